@@ -1,0 +1,55 @@
+"""Anacrusis learns what to put in front of a frozen model, says what that gained and cost, and ships it.
+
+    import anacrusis as ana
+    task = ana.Task.from_csv("tickets.csv", text="message", label="team")
+    run = ana.fit("residual-prompt-tuning", ana.open("builtin:minilm"), task)
+    print(run.score)
+
+Importing this package loads neither torch nor transformers; the names below load what they need when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PLACES = {
+    "Task": "task",
+    "Split": "task",
+    "open": "model.open",
+    "wrap": "model.open",
+    "Model": "model.model",
+    "fit": "runs.run",
+    "resume": "runs.run",
+    "Run": "runs.run",
+    "evaluate": "measure.evaluate",
+    "predict": "measure.predict",
+    "load": "prompt.store",
+    "Frame": "prompt.values",
+    "Text": "prompt.values",
+    "Soft": "prompt.values",
+    "Prefix": "prompt.values",
+    "methods": "registry",
+}
+_RENAMED = {"methods": "all_methods"}
+
+__all__ = ["__version__", *_PLACES]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from .measure.evaluate import evaluate
+    from .measure.predict import predict
+    from .model.model import Model
+    from .model.open import open, wrap
+    from .prompt.store import load
+    from .prompt.values import Frame, Prefix, Soft, Text
+    from .registry import all_methods as methods
+    from .runs.run import Run, fit, resume
+    from .task import Split, Task
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'anacrusis' has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_PLACES[name]}", __name__), _RENAMED.get(name, name))

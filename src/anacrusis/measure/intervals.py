@@ -1,0 +1,121 @@
+"""How far a score, or the difference of two, may be off: percentile bootstrap over examples.
+
+Resampling shows only what the examples show. Where they all agree (all right, all wrong, one example), it would claim
+certainty. Then the interval is widened by what n examples cannot rule out: an outcome that none of n examples shows
+has a probability of at most u = z^2 / (n + z^2) (Wilson's bound for 0 of n), so for n correct of n the interval is
+Wilson's, [n / (n + z^2), 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError
+from ..task import Example, Metric, golds_of
+from ..task.metrics import aligned, find, score
+
+LOOP = 500  # resamples for metrics that must be scored anew for each: about a second per thousand examples
+BLOCK = 2_000_000  # numbers held at a time while resampling
+
+
+@dataclass(frozen=True)
+class Interval:
+    value: float  # on all examples
+    low: float
+    high: float
+    n: int  # examples
+    resamples: int = 0  # 0: widened in closed form, as there was nothing to see in resamples
+    level: float = 0.95
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def bootstrap(
+    metric: str | Metric,
+    predictions: Any,
+    golds: Sequence[Any],
+    *,
+    classes: int | None = None,
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """The score of predictions with its interval.
+
+    predictions: as in `task.metrics`. golds: Examples, or their gold. classes: C, for macro-f1; else those that occur.
+    n: resamples, at most LOOP for metrics without sums (macro-f1, micro-f1, matthews, map); Interval.resamples tells.
+    Raises DataError and ConfigError as `task.metrics.score` does.
+    """
+    metric, golds = find(metric), _golds(golds)
+    value = score(metric, predictions, golds, classes)
+    curve = _curve(metric, aligned(metric, predictions, golds, classes), n, seed)
+    return _interval(value, curve, len(golds), level, (metric.low, 1.0))
+
+
+def paired(
+    metric: str | Metric,
+    predictions_a: Any,
+    predictions_b: Any,
+    golds: Sequence[Any],
+    *,
+    classes: int | None = None,
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Interval:
+    """The difference a - b of two scores on the same examples, over the same resamples. Else as `bootstrap`."""
+    metric, golds = find(metric), _golds(golds)
+    if classes is None:  # those that occur, the same for both sides
+        classes = max(aligned(metric, p, golds)[2] for p in (predictions_a, predictions_b))
+    value = score(metric, predictions_a, golds, classes) - score(metric, predictions_b, golds, classes)
+    # one seed and one number of examples: the same resamples
+    one, other = (_curve(metric, aligned(metric, p, golds, classes), n, seed) for p in (predictions_a, predictions_b))
+    curve = one - other
+    span = 1.0 - metric.low
+    return _interval(value, curve, len(golds), level, (-span, span))
+
+
+def _golds(golds: Sequence[Any]) -> Sequence[Any]:
+    return golds_of(golds) if len(golds) and isinstance(golds[0], Example) else golds
+
+
+def _curve(metric: Metric, given: tuple[Any, Any, int], n: int, seed: int) -> NDArray[np.float64]:
+    """The metric's value on each resample of the examples; NaN where a resample leaves it undefined."""
+    predictions, gold, classes = given
+    if n < 2:
+        raise ConfigError(f"n={n}: expected at least 2 resamples")
+    if metric.stats is None or metric.finish is None:
+        draws = (index for block in _draws(len(gold), min(n, LOOP), seed, 1) for index in block)
+        return np.array([metric.compute(predictions[index], gold[index], classes) for index in draws])
+    stats, values = metric.stats(predictions, gold), []
+    for index in _draws(len(gold), n, seed, stats.shape[1]):
+        values += [metric.finish(total, len(gold)) for total in stats[index].sum(axis=1)]
+    return np.array(values)
+
+
+def _draws(examples: int, n: int, seed: int, width: int) -> Iterator[NDArray[np.int64]]:
+    """n resamples as blocks of (rows, examples) indexes. They are drawn row by row, whatever the size of a block, so
+    two metrics of different width see the same resamples."""
+    rng = np.random.default_rng(seed)
+    rows = max(1, BLOCK // (examples * width))
+    for start in range(0, n, rows):
+        yield rng.integers(examples, size=(min(rows, n - start), examples))
+
+
+def _interval(value: float, curve: NDArray[np.float64], n: int, level: float, bounds: tuple[float, float]) -> Interval:
+    if not 0 < level < 1:
+        raise ConfigError(f"level={level}: expected a probability between 0 and 1, such as 0.95")
+    low, high = np.nanquantile(curve, [(1 - level) / 2, (1 + level) / 2])
+    if high - low > 1e-12:
+        return Interval(value, float(low), float(high), n, len(curve), level)
+    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
+    unseen = z2 / (n + z2)
+    floor, top = bounds
+    return Interval(value, value - unseen * (value - floor), value + unseen * (top - value), n, 0, level)

@@ -1,0 +1,121 @@
+"""Answers of a prompt on a model: for one prompt, or for a batch in which every row has its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ModelError, PromptError
+from ..model import open as _open
+from ..model.model import Model, batches_by_length
+from ..model.readout import Reader, reader, score_all
+from ..model.rows import collate
+from ..model.warm import warm
+from ..model.write import write
+from ..prompt.store import check
+from ..prompt.values import Adapter, Constant, Prompt
+
+Inputs = Sequence[tuple[str, ...]]
+
+
+def as_inputs(texts: Any, fields: Sequence[str]) -> list[tuple[str, ...]]:
+    """One text, texts, or tuples of texts (pairs) as a list of tuples, one text a field."""
+    if isinstance(texts, str):
+        texts = [texts]
+    out = [(t,) if isinstance(t, str) else tuple(t) for t in texts]
+    for i, t in enumerate(out):
+        if len(t) != len(fields):
+            raise PromptError(f"input {i} has {len(t)} texts; this prompt reads {len(fields)}: {', '.join(fields)}")
+    return out
+
+
+def predict(prompt: Prompt, texts: Any, model: Model | None = None) -> list[Any]:
+    """Class names (tuples of them where several may hold), or written texts, in the order given."""
+    if model is None:
+        name = prompt.card.get("model")
+        if not name:
+            raise PromptError("this prompt's card names no model; give one: predict(texts, model=ana.open(...))")
+        model = _open.open(str(name))
+    inputs = as_inputs(texts, prompt.frame.fields)
+    if prompt.frame.readout == "generate":
+        check(prompt, model.name, model.fingerprint)
+        return list(write(model, prompt, inputs))
+    return answers(prompt, scores(prompt, inputs, model))
+
+
+def answers(prompt: Prompt, z: Tensor) -> list[Any]:
+    """Class names from scores (N, C): the best one, or all above 0 where several may hold."""
+    labels = prompt.frame.labels
+    if prompt.frame.multi:
+        return [tuple(labels[c] for c in range(len(labels)) if row[c] > 0) for row in z.tolist()]
+    return [labels[c] for c in z.argmax(1).tolist()]
+
+
+def scores(prompt: Prompt, inputs: Inputs, model: Model, *, size: int = 32, done: Any = None) -> Tensor:
+    """(N, C) scores over classes, in the order of `inputs`. Refuses a model that the prompt was not learned for."""
+    if isinstance(prompt, Constant):
+        return prompt.scores.repeat(len(inputs), 1)
+    check(prompt, model.name, model.fingerprint)
+    if isinstance(prompt, Adapter):
+        from ..tune.adapter import attached
+
+        with attached(model, prompt):
+            return _scores(prompt, inputs, model, size, done)
+    return _scores(warm(model, prompt), inputs, model, size, done)
+
+
+def _scores(prompt: Prompt, inputs: Inputs, model: Model, size: int, done: Any) -> Tensor:
+    read = reader(model, prompt.frame)
+    return score_all(read, read.rows(inputs, prompt), prompt, size=size, done=done)
+
+
+@torch.no_grad()
+def mixed_scores(
+    prompts: Sequence[Prompt], which: Sequence[int], inputs: Inputs, model: Model, *, size: int = 32, ready: bool = False
+) -> list[Tensor]:
+    """Scores of a batch in which row b is answered under prompts[which[b]]; kinds, lengths and classes may differ.
+
+    Returns one (C,) tensor a row. Equal to running each prompt alone. ready: the prompts have been checked and warmed.
+    """
+    if not ready:
+        prompts = ready_to_mix(prompts, model)
+    readers: list[Reader] = [reader(model, p.frame) for p in prompts]
+    out: list[Tensor] = [torch.empty(0)] * len(inputs)
+    rows = [readers[w].rows([x], prompts[w])[0] for w, x in zip(which, inputs, strict=True)]
+    with model.frozen():
+        for index in batches_by_length(rows, size):
+            batch = collate([rows[i] for i in index]).to(model.device)
+            wanted = [which[i] for i in index]
+            placed = model.mix(prompts, wanted, batch)
+            whole = any(readers[w].at(batch) is None for w in set(wanted))
+            if whole and model.two_stacks and any(readers[w].at(batch) is not None for w in set(wanted)):
+                raise ModelError("heads on the encoder and label words of the decoder cannot share a batch")
+            if whole:
+                states = model.run(batch, placed)
+            else:
+                at = torch.stack([readers[w].at(batch)[b] for b, w in enumerate(wanted)])  # type: ignore[index]
+                states = model.run(replace(batch, at=at), placed, read=True)
+            for w in set(wanted):
+                mine = [b for b, x in enumerate(wanted) if x == w]
+                part = replace(batch, **{k: getattr(batch, k)[mine] for k in ("codes", "mask", "types", "at", "read")})
+                own = states[mine]
+                at = readers[w].at(part)
+                if whole and at is not None:
+                    own = own.gather(1, at[..., None].expand(-1, -1, own.shape[-1]))
+                z = readers[w].judge(readers[w].vector(own, part), prompts[w].head).cpu()
+                for b, row in zip(mine, z, strict=True):
+                    out[index[b]] = row
+    return out
+
+
+def ready_to_mix(prompts: Sequence[Prompt], model: Model) -> list[Prompt]:
+    """Check prompts against the model and compute what they need once."""
+    for p in prompts:
+        check(p, model.name, model.fingerprint)
+        if isinstance(p, Adapter | Constant):
+            raise PromptError(f"a {p.kind} prompt cannot share a batch with others; run it alone")
+    return [warm(model, p) for p in prompts]

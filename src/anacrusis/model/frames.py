@@ -1,0 +1,56 @@
+"""The frame that a task and a model get when nobody says otherwise."""
+
+from __future__ import annotations
+
+from ..errors import ConfigError
+from ..prompt.values import Frame
+from ..task.task import Task
+from .model import Model
+from .readout import LabelWords
+
+
+def default_frame(model: Model, task: Task, readout: str = "auto", template: str = "", place: str = "auto") -> Frame:
+    """How `model` reads `task`.
+
+    readout "auto": a head for encoders and several labels, label words where the classes begin with different tokens
+    (otherwise a head), written text for generation tasks. template "": the fields, then a place for the answer.
+    """
+    if readout == "auto":
+        readout = _readout(model, task)
+    if task.kind == "generation" and readout != "generate":
+        raise ConfigError(f"readout is {readout!r}; a generation task is read by 'generate'")
+    spoken = readout in ("label-words", "lm", "generate")
+    return Frame(
+        fields=task.fields,
+        labels=task.labels,
+        words=task.words,
+        template=template or _template(model, task, spoken),
+        place=place,
+        readout=readout,
+        pool=model.pool,
+        multi=task.kind == "multilabel",
+    )
+
+
+def _readout(model: Model, task: Task) -> str:
+    if task.kind == "generation":
+        return "generate"
+    if model.arrangement == "encoder" or task.kind == "multilabel":
+        return "head"
+    words = Frame(labels=task.labels, words=task.words, template="{text}")
+    try:
+        LabelWords(model, words).ids  # noqa: B018  (asked for its error)
+    except ConfigError:
+        return "head"
+    return "label-words"
+
+
+def _template(model: Model, task: Task, spoken: bool) -> str:
+    slots = ["{" + f + "}" for f in task.fields]
+    if model.arrangement == "masked" and spoken:
+        return " ".join(slots) + " It is about {mask}."
+    if model.arrangement == "causal" and spoken:
+        return "\n".join(slots) + "\nAnswer:"
+    if model.arrangement in ("encoder", "masked"):
+        return "{sep}".join(slots)
+    return "\n".join(slots)

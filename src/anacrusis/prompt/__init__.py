@@ -1,0 +1,1 @@
+"""What was learned: values, and folders that hold them."""

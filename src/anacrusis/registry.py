@@ -1,0 +1,115 @@
+"""The one table of methods. CLI choices, documentation tables and contract tests are all read from it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any
+
+from .errors import ConfigError, ModelError, did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One way to learn a prompt. Registered in its own file under methods/.
+
+    engine: "tune" (by gradient) or "baseline" (no learning of a prompt; a yardstick).
+    build: tune: (config, problem) -> Recipe; baseline: (config, problem) -> Prompt.
+    needs: capabilities of the model; kinds: task kinds that it serves.
+    training: options of the trainer that differ from its defaults for this method.
+    restore: (model, Conditioned prompt) -> maker, for methods whose prompt does not fold.
+    """
+
+    name: str
+    summary: str  # one sentence
+    config: type
+    build: Callable[..., Any]
+    paper: str  # Markdown link
+    engine: str = "tune"
+    needs: frozenset[str] = frozenset({"gradients"})
+    kinds: frozenset[str] = frozenset({"classification", "multilabel", "generation"})
+    training: Mapping[str, Any] = field(default_factory=dict)
+    restore: Callable[..., Any] | None = None
+    arrangements: frozenset[str] = frozenset({"encoder", "masked", "causal", "encoder-decoder"})
+
+    def configure(self, options: Mapping[str, Any]) -> Any:
+        """The frozen config from named options; unknown names raise ConfigError with the nearest known one."""
+        known = {f.name: f for f in fields(self.config)}
+        for name in options:
+            if name not in known:
+                raise ConfigError(f"{self.name} has no option {name!r}.{did_you_mean(name, known)}")
+        return self.config(**{k: cast(known[k], v) for k, v in options.items()})
+
+    def options(self) -> dict[str, Any]:
+        """Option names and defaults."""
+        return {
+            f.name: (f.default if f.default is not MISSING else f.default_factory())  # type: ignore[misc]
+            for f in fields(self.config)
+        }
+
+
+METHODS: dict[str, Method] = {}
+
+
+def register(method: Method) -> Method:
+    if method.name in METHODS:
+        raise ConfigError(f"method {method.name!r} is already registered by {METHODS[method.name].build.__module__}")
+    METHODS[method.name] = method
+    return method
+
+
+def all_methods() -> dict[str, Method]:
+    """Every method by name, sorted; loads the method files on first use."""
+    importlib.import_module("anacrusis.methods")
+    return dict(sorted(METHODS.items()))
+
+
+def get(name: str) -> Method:
+    known = all_methods()
+    if name not in known:
+        raise ConfigError(f"unknown method {name!r}.{did_you_mean(name, known)}")
+    return known[name]
+
+
+def require(method: Method, model: Any, task: Any) -> None:
+    """Refuse what cannot work before anything is computed, naming what would."""
+    fits = [
+        m.name
+        for m in all_methods().values()
+        if m.needs <= model.can and task.kind in m.kinds and model.arrangement in m.arrangements
+    ]
+    others = f"Methods that fit {model.name} and this task: {', '.join(fits) or 'none'}."
+    if missing := method.needs - model.can:
+        raise ModelError(
+            f"{method.name} needs a model with {', '.join(sorted(missing))}; {model.name} ({model.arrangement}) has "
+            f"{', '.join(sorted(model.can))}. {others}"
+        )
+    if model.arrangement not in method.arrangements:
+        raise ModelError(
+            f"{method.name} is for {', '.join(sorted(method.arrangements))} models; {model.name} is "
+            f"{model.arrangement}. {others}"
+        )
+    if task.kind not in method.kinds:
+        raise ConfigError(
+            f"{method.name} is for {', '.join(sorted(method.kinds))} tasks; this one is {task.kind}. {others}"
+        )
+
+
+def cast(option: Any, value: Any) -> Any:
+    """A value as the option's type wants it: texts from the command line become numbers and booleans."""
+    kind = str(option.type)
+    if not isinstance(value, str) or kind.startswith(("str", "Literal")):
+        return value
+    try:
+        if kind.startswith("bool"):
+            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[value.lower()]
+        if kind.startswith("int"):
+            return None if value.lower() == "none" else int(value)
+        if kind.startswith("float"):
+            return None if value.lower() == "none" else float(value)
+        if kind.startswith("tuple"):
+            return tuple(v.strip() for v in value.split(",") if v.strip())
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"{option.name}={value!r}: expected {kind}") from error
+    return value

@@ -1,0 +1,1 @@
+"""Runs: one fit each, journaled in a folder, and continued after a crash."""

@@ -1,0 +1,269 @@
+"""fit: learn a prompt, journal it, and be able to go on after a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import ConfigError, RunError, did_you_mean
+from ..measure.evaluate import Score, evaluate
+from ..model.frames import default_frame
+from ..model.model import Model
+from ..prompt import store
+from ..prompt.values import Prompt
+from ..registry import Method, get, require
+from ..task import Task
+from ..tune.recipe import Problem, Training
+from ..tune.trainer import Trainer, seed_of
+from . import journal
+
+FRAME_OPTIONS = ("readout", "template", "place")
+Observe = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A fit as data: what `resume` needs to do it again."""
+
+    method: str
+    options: Mapping[str, Any]  # as given: the method's, the trainer's and the frame's
+    seed: int
+    model: str
+    fingerprint: str
+    task: str
+    source: Mapping[str, Any]  # how the task is read again; empty when it was made in memory
+    data: str  # the task's fingerprint
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "format": 1}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fit that ended. score: on the test split, or None where the task has none."""
+
+    plan: Plan
+    prompt: Prompt
+    score: Score | None
+    valid: float | None  # validation score of the prompt that was kept
+    parameters: int  # trained
+    seconds: float  # of learning
+    folder: Path | None
+
+    def __str__(self) -> str:
+        said = str(self.score) if self.score else "no test split"
+        return f"{said}, {self.parameters / 1000:.1f} k parameters, {self.seconds:.0f} s"
+
+
+def runs_folder() -> Path:
+    """Where runs go: $ANACRUSIS_RUNS, otherwise ./anacrusis-runs."""
+    return Path(os.environ.get("ANACRUSIS_RUNS", "anacrusis-runs"))
+
+
+def fit(
+    method: str,
+    model: Model,
+    task: Task,
+    *,
+    seed: int = 0,
+    folder: str | os.PathLike[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    observe: Observe | None = None,
+) -> Run:
+    """Learn a prompt for `model` on `task`.
+
+    method: a name from `anacrusis methods`. options: of the method, of the trainer (tune.recipe.Training) and of the
+    frame (readout, template, place), by name. folder: of the run; one that holds an unfinished run of the same plan
+    is continued, a finished one is read. None: a new one under `runs_folder()`.
+    Raises ConfigError, ModelError before anything is computed when method, model and task do not fit.
+    """
+    chosen = get(method)
+    require(chosen, model, task)
+    config, training, frame_options = divide(chosen, options or {})
+    plan = Plan(method, dict(options or {}), seed, model.name, model.fingerprint, task.name, dict(task.source),
+                task.fingerprint)  # fmt: skip
+    path = Path(folder) if folder is not None else _new_folder(plan)
+    _begin(path, plan)
+    if (path / "result.json").exists():
+        return load(path)
+    first = int(os.environ.get("RANK", "0")) == 0  # of several processes that train together, one writes
+    with journal.Journal(path if first else path / f"process-{os.environ['RANK']}") as log:
+
+        def tell(event: dict[str, Any]) -> None:
+            if event["event"] != "step":  # steps are for the eye; validations are for the record
+                log.append({"time": round(time.time(), 3), **event})
+            if observe is not None:
+                observe(event)
+
+        tell({"event": "fit", "method": method, "model": model.name, "task": task.describe()})
+        run = _learn(chosen, config, Problem(model, task, default_frame(model, task, **frame_options),
+                     torch.Generator().manual_seed(seed_of(seed, "build")), training), plan, path, tell)  # fmt: skip
+        if first:
+            _finish(run, path)
+        tell({"event": "done", "score": run.score.to_json() if run.score else None, "seconds": run.seconds})
+    return run
+
+
+def _learn(method: Method, config: Any, problem: Problem, plan: Plan, path: Path, tell: Observe) -> Run:
+    began = time.monotonic()
+    if method.engine == "baseline":
+        prompt = method.build(config, problem)
+        valid, count, seconds = None, sum(t.numel() for t in prompt.tensors().values()), time.monotonic() - began
+    else:
+        recipe = method.build(config, problem)
+        for note in recipe.notes:
+            tell({"event": "note", "text": note})
+        trained = Trainer(problem, recipe, seed=plan.seed, observe=tell, folder=path).fit()
+        prompt, valid, count, seconds = trained.prompt, trained.score, trained.parameters, trained.seconds
+    prompt = prompt.with_card(
+        model=plan.model, fingerprint=plan.fingerprint, method=plan.method, task=plan.task, data=plan.data,
+        seed=plan.seed, parameters=count, seconds=round(seconds, 1), config=asdict(config),
+        training=asdict(problem.training) if method.engine == "tune" else {},
+    )  # fmt: skip
+    score = None
+    if problem.task.test:  # read once, when nothing is decided any more
+        tell({"event": "phase", "text": f"scoring {len(problem.task.test)} test examples"})
+        score = evaluate(prompt, problem.model, problem.task)
+        prompt = prompt.with_card(scores=_score_rows(score))
+    return Run(plan, prompt, score, valid, count, seconds, path)
+
+
+def _score_rows(score: Score) -> list[dict[str, Any]]:
+    rows = [{"split": score.split, "metric": score.metric, "value": score.value, "low": score.low,
+             "high": score.high, "n": score.n}]  # fmt: skip
+    return rows + [
+        {"split": score.split, "metric": k, "value": i.value, "low": i.low, "high": i.high, "n": i.n}
+        for k, i in score.others.items()
+    ]
+
+
+def divide(method: Method, options: Mapping[str, Any]) -> tuple[Any, Training, dict[str, str]]:
+    """Sort options by whom they belong to. Raises ConfigError with the nearest known name for any other."""
+    own = {f.name for f in fields(method.config)}
+    trainer = {f.name for f in fields(Training)} if method.engine == "tune" else set()
+    for name in options:
+        if name not in own | trainer | set(FRAME_OPTIONS):
+            known = own | trainer | set(FRAME_OPTIONS)
+            raise ConfigError(f"{method.name} has no option {name!r}.{did_you_mean(name, known)}")
+    training = Training(**method.training).changed({k: v for k, v in options.items() if k in trainer - own})
+    config = method.configure({k: v for k, v in options.items() if k in own})
+    return config, training, {k: str(v) for k, v in options.items() if k in FRAME_OPTIONS}
+
+
+def _new_folder(plan: Plan) -> Path:
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    base = runs_folder() / f"{stamp}-{plan.task}-{plan.method}".replace(os.sep, "-").replace(" ", "-")
+    path, n = base, 1
+    while path.exists():
+        n += 1
+        path = base.with_name(f"{base.name}-{n}")
+    return path
+
+
+def _begin(path: Path, plan: Plan) -> None:
+    """Write the plan, or compare it with the one that is there."""
+    file = path / "run.json"
+    if not file.exists():
+        path.mkdir(parents=True, exist_ok=True)
+        store.write_json(file, plan.to_json())
+        return
+    before, now = read_plan(path).to_json(), json.loads(json.dumps(plan.to_json()))
+    changed = [k for k in now if k != "source" and before.get(k) != now[k]]
+    if changed:
+        k = changed[0]
+        raise RunError(
+            f"the folder {path} holds another run: its {k} is {before.get(k)!r}, now it is {now[k]!r}. "
+            f"Give another folder, or the same {k} to continue it."
+        )
+
+
+def _finish(run: Run, path: Path) -> None:
+    store.save(run.prompt, path / "prompt")
+    record = {"format": 1, "score": run.score.to_json() if run.score else None, "valid": run.valid,
+              "parameters": run.parameters, "seconds": run.seconds,
+              "predictions": run.score.predictions if run.score and isinstance(run.score.predictions, list)
+              else run.score.predictions.tolist() if run.score else None}  # fmt: skip
+    store.write_json(path / "result.json", record)
+    for old in path.glob("checkpoint*"):
+        old.unlink()
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan of a run's folder. Raises RunError when it holds none."""
+    file = path / "run.json"
+    if not file.exists():
+        raise RunError(f"no run in {path}: run.json is missing. `anacrusis runs` lists the runs.")
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        return Plan(**{f.name: record[f.name] for f in fields(Plan)})
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise RunError(f"{file} is damaged: {error}") from error
+
+
+def load(folder: str | os.PathLike[str]) -> Run:
+    """A finished run. Raises RunError when there is none, or it has not ended."""
+    import numpy as np
+
+    from ..measure.intervals import Interval
+
+    path = Path(folder)
+    plan = read_plan(path)
+    if not (path / "result.json").exists():
+        raise RunError(f"the run in {path} has not ended. Continue it: anacrusis resume {path.name}")
+    record = json.loads((path / "result.json").read_text(encoding="utf-8"))
+    score = None
+    if said := record["score"]:
+        others = {k: Interval(**v) for k, v in said["others"].items()}
+        found = record["predictions"]
+        found = found if found and isinstance(found[0], str) else np.asarray(found)
+        score = Score(**{**said, "others": others}, predictions=found)
+    return Run(plan, store.load(path / "prompt"), score, record["valid"], record["parameters"], record["seconds"], path)
+
+
+def resume(folder: str | os.PathLike[str], *, observe: Observe | None = None) -> Run:
+    """Continue a run from its folder alone. Raises RunError when its data or model is not what it was."""
+    from ..model.open import open as open_model
+
+    path = Path(folder)
+    plan = read_plan(path)
+    if not plan.source:
+        raise RunError(
+            f"the run in {path} learned from data in memory; call fit(..., folder={str(path)!r}) with the same task"
+        )
+    task = Task.from_source(plan.source)
+    if task.fingerprint != plan.data:
+        raise RunError(f"the data of {path} has changed since the run began: {task.describe()}. Start a new run.")
+    model = open_model(plan.model)
+    if model.fingerprint != plan.fingerprint:
+        raise RunError(f"{plan.model} has fingerprint {model.fingerprint}; the run began with {plan.fingerprint}")
+    task = replace(task, name=plan.task)
+    return fit(plan.method, model, task, seed=plan.seed, folder=path, options=plan.options, observe=observe)
+
+
+def listing(root: Path | None = None) -> Iterator[dict[str, Any]]:
+    """One record a run, newest first: name, status, method, model, task, score."""
+    root = root or runs_folder()
+    if not root.is_dir():
+        return
+    for file in sorted(root.glob("*/run.json"), key=lambda f: f.stat().st_mtime, reverse=True):
+        path = file.parent
+        try:
+            plan = read_plan(path)
+        except RunError as error:
+            yield {"name": path.name, "status": f"damaged: {error}"}
+            continue
+        entry: dict[str, Any] = {"name": path.name, "method": plan.method, "model": plan.model, "task": plan.task}
+        if (path / "result.json").exists():
+            record = json.loads((path / "result.json").read_text(encoding="utf-8"))
+            yield {**entry, "status": "done", "score": record["score"], "seconds": record["seconds"]}
+        else:
+            steps = [e for e in journal.read(path) if e.get("event") == "validate"]
+            last = f"{steps[-1]['step']} of {steps[-1]['of']} steps" if steps else "nothing kept yet"
+            yield {**entry, "status": f"unfinished, {last}"}

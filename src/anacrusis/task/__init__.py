@@ -1,0 +1,7 @@
+"""What a model should be good at: examples, gold answers, splits and a metric."""
+
+from .metrics import METRICS, Kind, Metric
+from .splits import Split
+from .task import DataWarning, Example, Task, golds_of
+
+__all__ = ["METRICS", "DataWarning", "Example", "Kind", "Metric", "Split", "Task", "golds_of"]

@@ -1,0 +1,249 @@
+"""How predictions are scored against gold.
+
+Shapes: N examples, C classes, K numbers per example.
+
+kind            predictions                                            gold
+classification  (N,) class indexes; -1 = no usable answer, never right  (N,) class indexes
+multilabel      (N, C) scores; a label is given where its score is > 0  (N, C) of 0 and 1
+                (so: logits, or probabilities minus one half)
+generation      N texts                                                N tuples of acceptable texts
+
+Every value is in [0, 1], higher is better; BLEU and chrF are divided by 100. Matthews' is in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, DataError, MissingExtra, did_you_mean
+
+Kind = Literal["classification", "multilabel", "generation"]
+Floats = NDArray[np.float64]
+DEFAULT: dict[str, str] = {"classification": "accuracy", "multilabel": "map", "generation": "rougeL"}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One way to score.
+
+    compute(predictions, gold, classes): the value, or NaN where it is undefined. `classes` is C; without it the
+    classes are those that occur. Arguments are as `aligned` gives them.
+    stats(predictions, gold): (N, K) numbers that add up over examples, and finish(their sum (K,), N) the value: where
+    a metric has them, resampling costs a sum and not a second scoring.
+    """
+
+    name: str
+    kinds: tuple[Kind, ...]
+    per_example: bool  # the value is the mean of one number per example
+    compute: Callable[..., float]
+    stats: Callable[[Any, Any], Floats] | None = None
+    finish: Callable[[Floats, int], float] | None = None
+    low: float = 0.0  # the worst possible value
+
+
+def find(metric: str | Metric) -> Metric:
+    """The metric of this name. Raises ConfigError with the known names."""
+    if isinstance(metric, Metric):
+        return metric
+    if metric not in METRICS:
+        raise ConfigError(f"unknown metric {metric!r}.{did_you_mean(metric, METRICS)}")
+    return METRICS[metric]
+
+
+def score(metric: str | Metric, predictions: Any, golds: Sequence[Any], classes: int | None = None) -> float:
+    """The value of a metric. Shapes as above; golds are class indexes, tuples of them, or (tuples of) texts.
+
+    Raises DataError where predictions and golds do not fit each other, ConfigError where the metric does not fit them.
+    """
+    metric = find(metric)
+    predictions, gold, classes = aligned(metric, predictions, golds, classes)
+    value = float(metric.compute(predictions, gold, classes))
+    if math.isnan(value):
+        raise DataError(f"{metric.name} is undefined: no example has any gold label")
+    return value
+
+
+def aligned(metric: Metric, predictions: Any, golds: Sequence[Any], classes: int | None = None) -> tuple[Any, Any, int]:
+    """Predictions and gold in the shapes that `Metric.compute` takes, and the number of classes.
+
+    Raises DataError where lengths, shapes or values do not fit, ConfigError where the metric is for another kind.
+    """
+    if len(golds) == 0 or len(predictions) != len(golds):
+        raise DataError(f"{len(predictions)} predictions for {len(golds)} examples: expected as many, and at least one")
+    if any(isinstance(p, str) for p in predictions):
+        _check_kind(metric, "generation")
+        if not all(isinstance(p, str) for p in predictions):
+            raise DataError("some predictions are texts and some are not")
+        return list(predictions), [_references(g) for g in golds], 0
+    try:
+        given = np.asarray(predictions)
+    except ValueError as error:
+        raise DataError(f"predictions: expected class indexes or rows of C scores: {error}") from error
+    if given.ndim == 2:
+        _check_kind(metric, "multilabel")
+        if classes is not None and given.shape[1] != classes:
+            raise DataError(f"predictions: expected ({len(golds)}, {classes}) scores, got shape {given.shape}")
+        return given, _indicator(golds, given), given.shape[1]
+    _check_kind(metric, "classification")
+    if given.ndim != 1 or given.dtype.kind not in "iu":
+        raise DataError(f"predictions: expected (N,) class indexes, got shape {given.shape} of {given.dtype}")
+    gold = np.asarray(golds)
+    if gold.ndim != 1 or gold.dtype.kind not in "iu":
+        raise DataError(f"gold: expected one class index per example, got {golds[0]!r}")
+    top = int(max(gold.max(), given.max())) + 1
+    classes = top if classes is None else classes
+    if top > classes or given.min() < -1 or gold.min() < 0:
+        raise DataError(f"class indexes: expected 0 to {classes - 1} (or -1 in predictions: no answer), got others")
+    return given.astype(np.int64), gold.astype(np.int64), classes
+
+
+def _check_kind(metric: Metric, kind: Kind) -> None:
+    if kind not in metric.kinds:
+        fitting = [m.name for m in METRICS.values() if kind in m.kinds]
+        raise ConfigError(f"metric {metric.name!r} does not score {kind} predictions. Those that do: {fitting}")
+
+
+def _references(gold: Any) -> tuple[str, ...]:
+    texts = (gold,) if isinstance(gold, str) else tuple(gold) if isinstance(gold, (list, tuple)) else ()
+    if not texts or not all(isinstance(t, str) for t in texts):
+        raise DataError(f"gold: expected a text or several, got {gold!r}")
+    return texts
+
+
+def _indicator(golds: Sequence[Any], scores: NDArray[Any]) -> NDArray[np.int64]:
+    if scores.dtype.kind not in "fiu" or not np.isfinite(scores).all():
+        raise DataError("predictions: expected (N, C) finite scores")
+    out = np.zeros(scores.shape, dtype=np.int64)
+    for row, gold in zip(out, golds, strict=True):
+        if not isinstance(gold, (list, tuple)) or not set(gold) <= set(range(len(row))):
+            raise DataError(f"gold: expected a tuple of class indexes below {len(row)}, got {gold!r}")
+        row[list(gold)] = 1
+    return out
+
+
+# --- means over examples
+
+
+def _mean_of(name: str, kinds: tuple[Kind, ...], each: Callable[[Any, Any], Floats]) -> Metric:
+    """A metric that is the mean of `each(predictions, gold) -> (N,)`."""
+    return Metric(
+        name,
+        kinds,
+        per_example=True,
+        compute=lambda predictions, gold, classes=None: float(each(predictions, gold).mean()),
+        stats=lambda predictions, gold: each(predictions, gold)[:, None],
+        finish=lambda total, n: float(total[0] / n),
+    )
+
+
+def _correct(predictions: NDArray[Any], gold: NDArray[Any]) -> Floats:
+    return np.asarray(predictions == gold, dtype=np.float64)
+
+
+def _exact(predictions: Any, gold: Any) -> Floats:
+    """Texts: equal to a reference but for white space. Labels: the set is exactly the gold set."""
+    if isinstance(predictions, np.ndarray):
+        return np.asarray(((predictions > 0) == gold).all(axis=1), dtype=np.float64)
+    pairs = zip(predictions, gold, strict=True)
+    return np.array([any(p.split() == r.split() for r in refs) for p, refs in pairs], dtype=np.float64)
+
+
+def _rouge_l(predictions: Sequence[str], gold: Sequence[Sequence[str]]) -> Floats:
+    """F of the longest common subsequence of words, for the best reference. Its words are of a-z and 0-9 only: for
+    other scripts use chrf."""
+    try:
+        from rouge_score import rouge_scorer
+    except ModuleNotFoundError as error:
+        raise MissingExtra("rouge-score", "text-metrics", "The metric rougeL") from error
+    scorer = rouge_scorer.RougeScorer(["rougeL"])
+    pairs = zip(predictions, gold, strict=True)
+    return np.array([scorer.score_multi(list(refs), p)["rougeL"].fmeasure for p, refs in pairs], dtype=np.float64)
+
+
+# --- over the whole corpus
+
+
+def _macro_f1(predictions: NDArray[Any], gold: NDArray[Any], classes: int | None = None) -> float:
+    """The mean F1 over all C classes; a class that neither gold nor predictions have counts as 0."""
+    from sklearn.metrics import f1_score
+
+    if predictions.ndim == 2:
+        return float(f1_score(gold, predictions > 0, average="macro", zero_division=0))
+    labels = range(classes) if classes else np.union1d(gold, predictions[predictions >= 0])
+    return float(f1_score(gold, predictions, labels=list(labels), average="macro", zero_division=0))
+
+
+def _micro_f1(predictions: NDArray[Any], gold: NDArray[Any], classes: int | None = None) -> float:
+    """F1 over all N x C decisions."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(gold, predictions > 0, average="micro", zero_division=0))
+
+
+def _matthews(predictions: NDArray[Any], gold: NDArray[Any], classes: int | None = None) -> float:
+    """Matthews' correlation, 0 where gold or predictions are all of one class."""
+    from sklearn.metrics import matthews_corrcoef
+
+    if len(np.unique(gold)) < 2 or len(np.unique(predictions)) < 2:
+        return 0.0  # its definition; sklearn says the same, with a warning
+    return float(matthews_corrcoef(gold, predictions))
+
+
+def _map(predictions: NDArray[Any], gold: NDArray[Any], classes: int | None = None) -> float:
+    """Mean over the classes of average precision. Classes without a positive example have none and are left out."""
+    from sklearn.metrics import average_precision_score
+
+    present = np.flatnonzero(gold.any(axis=0))
+    if not len(present):
+        return math.nan
+    return float(np.mean([average_precision_score(gold[:, c], predictions[:, c]) for c in present]))
+
+
+def _sacrebleu(name: str, scorer: str) -> Metric:
+    """A corpus metric of sacrebleu, divided by 100."""
+
+    def load() -> Any:
+        try:
+            from sacrebleu import metrics
+        except ModuleNotFoundError as error:
+            raise MissingExtra("sacrebleu", "text-metrics", f"The metric {name}") from error
+        return getattr(metrics, scorer)()
+
+    def by_rank(gold: Sequence[Sequence[str]]) -> list[list[str | None]]:
+        # sacrebleu wants all first references, all second ones, ...; None where an example has fewer
+        most = max(map(len, gold))
+        return [[refs[i] if i < len(refs) else None for refs in gold] for i in range(most)]
+
+    # The sums behind the score have no public name; a test holds them to equal corpus_score.
+    def stats(predictions: Sequence[str], gold: Sequence[Sequence[str]]) -> Floats:
+        return np.array(load()._extract_corpus_statistics(list(predictions), by_rank(gold)), dtype=np.float64)
+
+    def finish(total: Floats, n: int) -> float:
+        return float(load()._compute_score_from_stats(list(total)).score) / 100
+
+    def compute(predictions: Sequence[str], gold: Sequence[Sequence[str]], classes: int | None = None) -> float:
+        return float(load().corpus_score(list(predictions), by_rank(gold)).score) / 100
+
+    return Metric(name, ("generation",), False, compute, stats, finish)
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        _mean_of("accuracy", ("classification",), _correct),
+        Metric("macro-f1", ("classification", "multilabel"), False, _macro_f1),
+        Metric("matthews", ("classification",), False, _matthews, low=-1.0),
+        _mean_of("exact-match", ("multilabel", "generation"), _exact),
+        Metric("map", ("multilabel",), False, _map),
+        Metric("micro-f1", ("multilabel",), False, _micro_f1),
+        _mean_of("rougeL", ("generation",), _rouge_l),
+        _sacrebleu("bleu", "BLEU"),
+        _sacrebleu("chrf", "CHRF"),
+    )
+}

@@ -1,0 +1,111 @@
+"""For tests, here and of outside methods: tiny random models of every family, and planted tasks.
+
+Nothing is downloaded: tokenizers are made on the spot, weights are random.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .model.model import Model
+from .model.open import wrap
+
+WORDS = [f"w{i}" for i in range(90)]
+FAMILIES = ("gpt2", "llama", "qwen2", "mistral", "gemma2", "bert", "roberta", "distilbert", "modernbert", "t5", "bart")
+ENCODERS = ("minilm",)
+
+
+def tokenizer(family: str = "bert") -> Any:
+    """A word-level tokenizer whose vocabulary is w0 .. w89; special tokens are placed as the family does."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<pad>", "<s>", "</s>", "<unk>", "<mask>"]
+    vocab = {t: i for i, t in enumerate([*special, ":", "x", "a", "Answer", *WORDS])}
+    raw = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
+    around = {
+        "gpt2": "$A", "qwen2": "$A", "t5": "$A </s>",
+        "llama": "<s> $A", "mistral": "<s> $A", "gemma2": "<s> $A",
+    }.get(family, "<s> $A </s>")  # fmt: skip
+    raw.post_processor = processors.TemplateProcessing(single=around, special_tokens=[("<s>", 1), ("</s>", 2)])
+    names = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token", "mask_token"), special, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=raw, sep_token="</s>", cls_token="<s>", **names)
+
+
+def tiny(family: str = "gpt2", *, seed: int = 0, layers: int = 2, hidden: int = 32, scale: float = 0.2) -> Model:
+    """A random model of a family (one of FAMILIES, or "minilm" for a BERT without head). float32, CPU.
+
+    scale: standard deviation of the weights; larger than usual so that prompts make a difference.
+    """
+    import transformers as tf
+
+    tok = tokenizer(family)
+    V = len(tok)
+    common = {"vocab_size": V, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    llama = {
+        **common, "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "intermediate_size": 48, "max_position_embeddings": 128,
+    }  # fmt: skip
+    bert = {
+        **common, "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 4,
+        "intermediate_size": 48, "max_position_embeddings": 128, "type_vocab_size": 2,
+    }  # fmt: skip
+    small = {"n_embd": hidden, "n_layer": layers, "n_head": 4, "n_positions": 128}
+    made: dict[str, tuple[Any, Any, str]] = {
+        "gpt2": (tf.GPT2LMHeadModel, tf.GPT2Config(**common, **small), "causal"),
+        "llama": (tf.LlamaForCausalLM, tf.LlamaConfig(**llama), "causal"),
+        "qwen2": (tf.Qwen2ForCausalLM, tf.Qwen2Config(**llama), "causal"),
+        "mistral": (tf.MistralForCausalLM, tf.MistralConfig(**llama, sliding_window=8), "causal"),
+        "gemma2": (tf.Gemma2ForCausalLM, tf.Gemma2Config(**llama, head_dim=8, sliding_window=8), "causal"),
+        "bert": (tf.BertForMaskedLM, tf.BertConfig(**bert), "masked"),
+        "minilm": (tf.BertModel, tf.BertConfig(**bert), "encoder"),
+        "roberta": (
+            tf.RobertaForMaskedLM,
+            tf.RobertaConfig(**{**bert, "type_vocab_size": 1, "max_position_embeddings": 130}),
+            "masked",
+        ),
+        "distilbert": (
+            tf.DistilBertForMaskedLM,
+            tf.DistilBertConfig(
+                vocab_size=V, pad_token_id=0, dim=hidden, n_layers=layers, n_heads=4, hidden_dim=48,
+                max_position_embeddings=128,
+            ),
+            "masked",
+        ),
+        "modernbert": (
+            tf.ModernBertForMaskedLM,
+            tf.ModernBertConfig(
+                **{k: v for k, v in bert.items() if k != "type_vocab_size"}, cls_token_id=1, sep_token_id=2,
+                local_attention=8,
+            ),
+            "masked",
+        ),
+        "t5": (
+            tf.T5ForConditionalGeneration,
+            tf.T5Config(
+                vocab_size=V, pad_token_id=0, eos_token_id=2, decoder_start_token_id=0, d_model=hidden, d_kv=8,
+                d_ff=48, num_layers=layers, num_heads=4,
+            ),
+            "encoder-decoder",
+        ),
+        "bart": (
+            tf.BartForConditionalGeneration,
+            tf.BartConfig(
+                **common, d_model=hidden, encoder_layers=layers, decoder_layers=layers, encoder_attention_heads=4,
+                decoder_attention_heads=4, encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=128,
+                decoder_start_token_id=2, forced_bos_token_id=1,
+            ),
+            "encoder-decoder",
+        ),
+    }  # fmt: skip
+    cls, config, arrangement = made[family]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = cls(config).eval().requires_grad_(False)
+        for p in network.parameters():
+            if p.dim() > 1:
+                p.normal_(0.0, scale)
+    return wrap(network, tok, name=f"tiny:{family}:{seed}", arrangement=arrangement)

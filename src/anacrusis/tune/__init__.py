@@ -1,0 +1,1 @@
+"""Learning by gradient: encoder x placement x objective, one trainer."""
