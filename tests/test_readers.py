@@ -69,7 +69,7 @@ def test_byte_order_mark_is_no_part_of_the_first_name(tmp_path: Path) -> None:
         ("t.csv", '"text";"label"\n"a,b";c\n'),
         ("t.tsv", "text\tlabel\na,b\tc\n"),
         ("t.csv", 'text,label\n"a,b",c\n'),
-        ("t.csv", "text,label\r\"a,b\",c\r"),  # line ends of old Macs
+        ("t.csv", 'text,label\r"a,b",c\r'),  # line ends of old Macs
     ],
 )
 def test_delimiters(tmp_path: Path, name: str, content: str) -> None:
@@ -115,9 +115,13 @@ def test_what_csv_writes_is_read_back(tmp_path: Path, table: list[list[str]]) ->
 def test_json_lines_and_lists_know_their_lines(tmp_path: Path) -> None:
     path = write(tmp_path, "t.jsonl", '{"text": "x\\ny", "label": 1}\n\n{"label": null, "text": "z"}\r\n')
     assert rows(path) == [("t.jsonl:1", ("x\ny", 1)), ("t.jsonl:3", ("z", None))]
-    path = write(tmp_path, "t.json", '[\n {"text": "x",\n  "label": 1},\n {"text": "y", "label": 2}, \n{"text":"z","label":3}]\n')
+    path = write(
+        tmp_path, "t.json", '[\n {"text": "x",\n  "label": 1},\n {"text": "y", "label": 2}, \n{"text":"z","label":3}]\n'
+    )
     assert [where for where, _ in rows(path)] == ["t.json:2", "t.json:4", "t.json:5"]
-    assert [where for where, _ in rows(write(tmp_path, "u.json", json.dumps(json.loads(path.read_text()), indent=1)))] == [
+    assert [
+        where for where, _ in rows(write(tmp_path, "u.json", json.dumps(json.loads(path.read_text()), indent=1)))
+    ] == [
         "u.json:2",
         "u.json:6",
         "u.json:10",
@@ -201,7 +205,13 @@ def test_wrong_encoding_names_byte_and_line(tmp_path: Path) -> None:
     at = content.index(b"\xe9")
     for bom in (b"", b"\xef\xbb\xbf"):
         for name in ("t.csv", "t.json", "t.jsonl"):
-            trouble(write(tmp_path, name, bom + content), f"{name}:3: byte {at + len(bom)} ", "(0xe9)", "Save it as UTF-8", "encoding=")
+            trouble(
+                write(tmp_path, name, bom + content),
+                f"{name}:3: byte {at + len(bom)} ",
+                "(0xe9)",
+                "Save it as UTF-8",
+                "encoding=",
+            )
     far = b"text,label\n" + b"x,y\n" * 600_000
     for cut in (1 << 20, (1 << 20) - 1):  # a character over the edge of the chunks that are looked through
         content = far[:cut] + "é".encode() + far[cut : 2 << 20] + b"\xff" + far[2 << 20 :]
@@ -261,7 +271,9 @@ def test_bad_json(tmp_path: Path) -> None:
     trouble(write(tmp_path, "t.jsonl", "3\n"), "t.jsonl:1: expected an object", "the int 3")
     trouble(write(tmp_path, "t.jsonl", ok + "[" * 100_000 + "\n"), "t.jsonl:2: not valid JSON", "nested too deeply")
     trouble(write(tmp_path, "t.jsonl", ok + '{"text": ' + "9" * 5000 + "}\n"), "t.jsonl:2: not valid JSON")
-    trouble(write(tmp_path, "t.json", '[\n{"text": "x"},\n{"text" "y"}]'), "t.json:3: not valid JSON", "a list of objects")
+    trouble(
+        write(tmp_path, "t.json", '[\n{"text": "x"},\n{"text" "y"}]'), "t.json:3: not valid JSON", "a list of objects"
+    )
     trouble(write(tmp_path, "t.json", '[{"text": "x"}\n{"text": "y"}]'), "t.json:2: not valid JSON", "expected ','")
     trouble(write(tmp_path, "t.json", '[{"text": "x"}'), "t.json:1: not valid JSON", "expected ','")
     trouble(write(tmp_path, "t.json", '[{"text": "x"},]'), "t.json:1: not valid JSON")
@@ -285,7 +297,9 @@ def test_a_row_without_the_column(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", [None, float("nan"), "", "  \t"])
 def test_no_text(value: Any) -> None:
-    with pytest.raises(BadRow, match=r"t.csv:7: column 'message' (is empty|has no value)\. .*--skip-bad \(skip_bad=True\)"):
+    with pytest.raises(
+        BadRow, match=r"t.csv:7: column 'message' (is empty|has no value)\. .*--skip-bad \(skip_bad=True\)"
+    ):
         readers.as_text(value, "t.csv:7", "message")
     with pytest.raises(BadRow, match="t.csv:7: column 'team' "):
         readers.as_label(value, "t.csv:7", "team")

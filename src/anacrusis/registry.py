@@ -44,8 +44,7 @@ class Method:
     def options(self) -> dict[str, Any]:
         """Option names and defaults."""
         return {
-            f.name: (f.default if f.default is not MISSING else f.default_factory())  # type: ignore[misc]
-            for f in fields(self.config)
+            f.name: f.default_factory() if f.default_factory is not MISSING else f.default for f in fields(self.config)
         }
 
 

@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 
+from .measure.predict import scores
 from .model.model import Model
 from .model.open import wrap
+from .prompt.values import Frame, Head, Prompt, Soft
+from .task import Split, Task
 
 WORDS = [f"w{i}" for i in range(90)]
 FAMILIES = ("gpt2", "llama", "qwen2", "mistral", "gemma2", "bert", "roberta", "distilbert", "modernbert", "t5", "bart")
@@ -109,3 +112,45 @@ def tiny(family: str = "gpt2", *, seed: int = 0, layers: int = 2, hidden: int = 
             if p.dim() > 1:
                 p.normal_(0.0, scale)
     return wrap(network, tok, name=f"tiny:{family}:{seed}", arrangement=arrangement)
+
+
+def planted(
+    model: Model, *, examples: int = 600, length: int = 4, classes: int = 2, seed: int = 0, strength: float = 1.0
+) -> tuple[Task, Prompt]:
+    """A task whose perfect prompt is known to exist, and that prompt (the hidden teacher).
+
+    Random inputs of 4 to 12 words are labelled by the frozen network under a random prompt of `length` vectors. Inputs
+    on which the teacher is unsure are left out, so that its labels can be learned from examples; classes are balanced.
+    strength: size of the teacher's vectors, in units of the embedding table's RMS.
+    """
+    g = torch.Generator().manual_seed(seed)
+    labels = tuple(f"c{i}" for i in range(classes))
+    spoken = model.arrangement != "encoder"
+    template = {"masked": "{text} {mask}", "causal": "{text} Answer :"}.get(model.arrangement, "{text}")
+    frame = Frame(labels=labels, template=template, readout="label-words" if spoken else "head", pool=model.pool)
+    vectors = strength * model.scale * torch.randn(length, model.hidden, generator=g)
+    sizes = torch.randint(4, 13, (8 * examples,), generator=g).tolist()
+    texts = [" ".join(WORDS[i] for i in torch.randint(len(WORDS), (n,), generator=g).tolist()) for n in sizes]
+    texts = list(dict.fromkeys(texts))
+    every = Frame(**{**frame.__dict__, "labels": tuple(WORDS), "words": tuple(WORDS)})
+    directions = Head(torch.randn(len(WORDS), model.hidden, generator=g), torch.zeros(len(WORDS)))
+    z = scores(Soft(vectors=vectors, frame=every, head=None if spoken else directions), [(t,) for t in texts], model)
+    # of many sets of words (or directions of the head), take the one on which the teacher is least one-sided
+    sets = [torch.randperm(len(WORDS), generator=g)[:classes] for _ in range(300)]
+    chosen = max(sets, key=lambda c: float(z[:, c].argmax(1).bincount(minlength=classes).min()))
+    words = tuple(WORDS[i] for i in chosen.tolist())
+    head = None if spoken else Head(directions.weight[chosen], directions.bias[chosen])
+    teacher = Soft(vectors=vectors, frame=Frame(**{**frame.__dict__, "words": words}), head=head)
+    z = z[:, chosen]
+    margin = z.topk(2, dim=1).values.diff(dim=1).abs()[:, 0]
+    gold = z.argmax(1)
+    kept: list[int] = []
+    for c in range(classes):
+        mine = (gold == c).nonzero()[:, 0]
+        kept += mine[margin[mine].argsort(descending=True)[: examples // classes]].tolist()
+    order = [kept[i] for i in torch.randperm(len(kept), generator=g).tolist()]
+    task = Task.from_lists(
+        [texts[i] for i in order], [labels[int(gold[i])] for i in order], name="planted",
+        words=dict(zip(labels, words, strict=True)), split=Split(seed=seed),
+    )  # fmt: skip
+    return task, teacher

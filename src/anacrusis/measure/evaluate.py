@@ -11,10 +11,11 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..model.model import Model
+from ..model.write import write
 from ..prompt.values import Prompt
 from ..task import Task
 from .intervals import Interval, bootstrap, paired
-from .predict import scores, write
+from .predict import scores
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from ..errors import ConfigError
 from ..task import Example, Metric, golds_of
 from ..task.metrics import aligned, find, score
 
-LOOP = 500  # resamples for metrics that must be scored anew for each: about a second per thousand examples
-BLOCK = 2_000_000  # numbers held at a time while resampling
+LOOP = 500  # resamples at most for metrics that have to be scored anew for each (none of ours: Metric.weigh)
+BLOCK = 2_000_000  # weights held at a time while resampling
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def bootstrap(
     """The score of predictions with its interval.
 
     predictions: as in `task.metrics`. golds: Examples, or their gold. classes: C, for macro-f1; else those that occur.
-    n: resamples, at most LOOP for metrics without sums (macro-f1, micro-f1, matthews, map); Interval.resamples tells.
+    n: resamples, at most LOOP for a metric without `weigh`; Interval.resamples tells.
     Raises DataError and ConfigError as `task.metrics.score` does.
     """
     metric, golds = find(metric), _golds(golds)
@@ -87,24 +87,27 @@ def _golds(golds: Sequence[Any]) -> Sequence[Any]:
 
 
 def _curve(metric: Metric, given: tuple[Any, Any, int], n: int, seed: int) -> NDArray[np.float64]:
-    """The metric's value on each resample of the examples; NaN where a resample leaves it undefined."""
+    """The metric's value on each of n resamples of the examples; NaN where a resample leaves it undefined."""
     predictions, gold, classes = given
+    examples = len(gold)
     if n < 2:
         raise ConfigError(f"n={n}: expected at least 2 resamples")
-    if metric.stats is None or metric.finish is None:
-        draws = (index for block in _draws(len(gold), min(n, LOOP), seed, 1) for index in block)
-        return np.array([metric.compute(predictions[index], gold[index], classes) for index in draws])
-    stats, values = metric.stats(predictions, gold), []
-    for index in _draws(len(gold), n, seed, stats.shape[1]):
-        values += [metric.finish(total, len(gold)) for total in stats[index].sum(axis=1)]
-    return np.array(values)
+    if metric.weigh is None:
+        draws = (index for block in _draws(examples, min(n, LOOP), seed) for index in block)
+        return np.array([metric.compute(_pick(predictions, i), _pick(gold, i), classes) for i in draws])
+    value = metric.weigh(predictions, gold, classes)
+    blocks = _draws(examples, n, seed)
+    return np.concatenate([value(np.array([np.bincount(i, minlength=examples) for i in block])) for block in blocks])
 
 
-def _draws(examples: int, n: int, seed: int, width: int) -> Iterator[NDArray[np.int64]]:
-    """n resamples as blocks of (rows, examples) indexes. They are drawn row by row, whatever the size of a block, so
-    two metrics of different width see the same resamples."""
+def _pick(values: Any, index: NDArray[np.int64]) -> Any:
+    return values[index] if isinstance(values, np.ndarray) else [values[i] for i in index]
+
+
+def _draws(examples: int, n: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """n resamples as blocks of (rows, examples) indexes. They are drawn row by row: the same whatever the block."""
     rng = np.random.default_rng(seed)
-    rows = max(1, BLOCK // (examples * width))
+    rows = max(1, BLOCK // examples)
     for start in range(0, n, rows):
         yield rng.integers(examples, size=(min(rows, n - start), examples))
 

@@ -75,7 +75,13 @@ def _scores(prompt: Prompt, inputs: Inputs, model: Model, size: int, done: Any) 
 
 @torch.no_grad()
 def mixed_scores(
-    prompts: Sequence[Prompt], which: Sequence[int], inputs: Inputs, model: Model, *, size: int = 32, ready: bool = False
+    prompts: Sequence[Prompt],
+    which: Sequence[int],
+    inputs: Inputs,
+    model: Model,
+    *,
+    size: int = 32,
+    ready: bool = False,
 ) -> list[Tensor]:
     """Scores of a batch in which row b is answered under prompts[which[b]]; kinds, lengths and classes may differ.
 
@@ -103,9 +109,9 @@ def mixed_scores(
                 mine = [b for b, x in enumerate(wanted) if x == w]
                 part = replace(batch, **{k: getattr(batch, k)[mine] for k in ("codes", "mask", "types", "at", "read")})
                 own = states[mine]
-                at = readers[w].at(part)
-                if whole and at is not None:
-                    own = own.gather(1, at[..., None].expand(-1, -1, own.shape[-1]))
+                columns = readers[w].at(part)
+                if whole and columns is not None:
+                    own = own.gather(1, columns[..., None].expand(-1, -1, own.shape[-1]))
                 z = readers[w].judge(readers[w].vector(own, part), prompts[w].head).cpu()
                 for b, row in zip(mine, z, strict=True):
                     out[index[b]] = row

@@ -5,7 +5,7 @@ own keys and values, widens mask and position bias accordingly, and hands over t
 Nothing is written into a cache, so `generate`, left padding and activation checkpointing work as without a prefix.
 On leaving, configurations, layers and activations are exactly what they were.
 
-    softmax([q Kp ; q K] + mask) [Vp ; V]      q: (B, heads, T, d), Kp, Vp: (B, kv_heads, P, d), K, V: (B, kv_heads, T, d)
+    softmax([q Kp ; q K] + mask) [Vp ; V]      q: (B, heads, T, d); Kp, Vp: (B, kv_heads, P, d); K, V: (.., T, d)
 
 `late` computes the last layer for the rows only that somebody reads: keys and values of all tokens are taken from a
 first pass that stops inside the attention, then the layer runs on the read columns alone. Exact, since no later layer
@@ -73,7 +73,7 @@ _TRACE: list[tuple[nn.Module, int, int, int]] | None = None  # (module, heads, k
 
 def _base(module: nn.Module) -> Callable[..., Any]:
     eager = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
-    return ALL_ATTENTION_FUNCTIONS.get_interface(_BASES[id(module.config)], eager)  # type: ignore[arg-type]
+    return ALL_ATTENTION_FUNCTIONS.get_interface(_BASES[id(module.config)], eager)
 
 
 def _is_causal(module: nn.Module, query: Tensor, kw: dict[str, Any]) -> bool:
@@ -94,14 +94,15 @@ def _attend(
     mask, bias = attention_mask, kw.get("position_bias")
     if slot.late is not None and slot.late.keys is not None:
         late = slot.late
-        key, value, mask = late.keys, late.values, _rows(late, query)  # type: ignore[assignment]
+        assert late.keys is not None and late.values is not None
+        key, value, mask = late.keys, late.values, _rows(late, query)
         kw["is_causal"] = False
     else:
-        if slot.keys is not None and slot.keys.shape[2]:
+        if slot.keys is not None and slot.values is not None and slot.keys.shape[2]:
             mask, bias = _widen(module, slot, query, key, mask, kw)
             B = key.shape[0]
             key = torch.cat([slot.keys.to(key).expand(B, -1, -1, -1), key], dim=2)
-            value = torch.cat([slot.values.to(value).expand(B, -1, -1, -1), value], dim=2)  # type: ignore[union-attr]
+            value = torch.cat([slot.values.to(value).expand(B, -1, -1, -1), value], dim=2)
             kw["is_causal"] = False  # the widened mask says it
         if slot.late is not None:
             slot.late.keys, slot.late.values, slot.late.mask = key, value, mask
@@ -165,7 +166,7 @@ AttentionMaskInterface.register(NAME, _mask)
 @contextmanager
 def _implementation(network: nn.Module) -> Iterator[None]:
     """Let every configuration of the network name our attention function; nested use is free."""
-    configs = {id(m.config): m.config for m in network.modules() if hasattr(m, "config")}
+    configs: dict[int, Any] = {id(m.config): m.config for m in network.modules() if hasattr(m, "config")}
     changed = {i: c for i, c in configs.items() if c._attn_implementation_internal != NAME}
     before = {i: c._attn_implementation_internal for i, c in changed.items()}
     try:
@@ -317,13 +318,13 @@ def layers_of(network: nn.Module, sites: Sequence[Site]) -> list[nn.Module]:
 def _override(module: nn.Module, forward: Callable[..., Any]) -> Callable[[], None]:
     """Give one module instance another forward; returns what takes it back."""
     had = module.__dict__.get("forward")
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward
 
     def back() -> None:
         if had is None:
             del module.forward
         else:
-            module.forward = had  # type: ignore[method-assign]
+            module.forward = had
 
     return back
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,11 +28,11 @@ CAPABILITIES = {
 }
 
 # What stands between the last hidden state and the output embedding of a masked-LM head, by model type.
-_MASKED_HEADS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
-    "bert": lambda n, h: n.cls.predictions.transform(h),  # type: ignore[union-attr, operator]
-    "roberta": lambda n, h: n.lm_head.layer_norm(nn.functional.gelu(n.lm_head.dense(h))),  # type: ignore[union-attr, operator]
-    "distilbert": lambda n, h: n.vocab_layer_norm(n.activation(n.vocab_transform(h))),  # type: ignore[operator]
-    "modernbert": lambda n, h: n.head(h),  # type: ignore[operator]
+_MASKED_HEADS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "bert": lambda n, h: n.cls.predictions.transform(h),
+    "roberta": lambda n, h: n.lm_head.layer_norm(nn.functional.gelu(n.lm_head.dense(h))),
+    "distilbert": lambda n, h: n.vocab_layer_norm(n.activation(n.vocab_transform(h))),
+    "modernbert": lambda n, h: n.head(h),
 }
 _MASKED_HEADS["xlm-roberta"] = _MASKED_HEADS["camembert"] = _MASKED_HEADS["roberta"]
 
@@ -69,7 +69,7 @@ class Model:
     """
 
     name: str
-    network: nn.Module
+    network: Any  # a transformers model
     tokenizer: Any
     arrangement: str
     limit: int = 512  # positions, in tokens
@@ -80,8 +80,8 @@ class Model:
     def __post_init__(self) -> None:
         self.config: Any = self.network.config
         self.two_stacks = self.arrangement == "encoder-decoder"
-        core = self.network.get_encoder() if self.two_stacks else self.network.base_model  # type: ignore[operator]
-        self.core: nn.Module = core
+        core: Any = self.network.get_encoder() if self.two_stacks else self.network.base_model
+        self.core = core
         taken = inspect.signature(core.forward).parameters
         self.takes_positions = "position_ids" in taken
         self.takes_types = "token_type_ids" in taken and getattr(self.config, "type_vocab_size", 0) > 1
@@ -115,7 +115,7 @@ class Model:
     @property
     def embeddings(self) -> Tensor:
         """(V, H): the input table."""
-        return self.network.get_input_embeddings().weight  # type: ignore[operator, no-any-return]
+        return self.network.get_input_embeddings().weight
 
     @property
     def hidden(self) -> int:
@@ -190,7 +190,7 @@ class Model:
 
     def embed(self, codes: Tensor) -> Tensor:
         """(B, S) codes -> (B, S, H); virtual tokens get row 0 and are to be overwritten."""
-        return self.network.get_input_embeddings()(codes.clamp(min=0))  # type: ignore[operator, no-any-return]
+        return self.network.get_input_embeddings()(codes.clamp(min=0))
 
     def reads(self, batch: Batch) -> Reads:
         """The caller's own tokens of a batch, pressed together to (B, T, ...)."""
@@ -204,15 +204,18 @@ class Model:
         if isinstance(prompt, Conditioned):
             from ..registry import get
 
-            maker = get(prompt.method).restore(self, prompt)
+            restore = get(prompt.method).restore
+            if restore is None:
+                raise ModelError(f"the method {prompt.method!r} cannot restore the network of its prompt")
+            maker = restore(self, prompt)
             return self.place(maker(self.reads(batch)), batch)
         if isinstance(prompt, Soft):
             vectors = prompt.vectors if prompt.vectors.dim() == 3 else prompt.vectors[None]
             offset = prompt.offset
             return Placed(vectors=vectors, offset=offset[None] if offset is not None else None)
         if isinstance(prompt, Prefix):
-            four = lambda side: {s: [t if t.dim() == 4 else t[None] for t in ts] for s, ts in side.items()}  # noqa: E731
-            return Placed(keys=four(prompt.keys), values=four(prompt.values), seen=dict(prompt.seen), shift=prompt.shift)
+            keys, values = _four(prompt.keys), _four(prompt.values)
+            return Placed(keys=keys, values=values, seen=dict(prompt.seen), shift=prompt.shift)
         return Placed()
 
     def mix(self, prompts: Sequence[Prompt], which: Sequence[int], batch: Batch) -> Placed:
@@ -249,9 +252,7 @@ class Model:
             seen[stack] = mask.to(self.device)
         return Placed(vectors, offset, keys, values, seen, shift.to(self.device))
 
-    def run(
-        self, batch: Batch, placed: Placed | None = None, *, read: bool = False, recompute: bool = False
-    ) -> Tensor:
+    def run(self, batch: Batch, placed: Placed | None = None, *, read: bool = False, recompute: bool = False) -> Tensor:
         """One forward pass. Returns last hidden states: (B, S, H) of the input's columns, or with `read` only those
         that the batch asks for, (B, R, H) (for an encoder-decoder: of the decoder)."""
         placed = placed or Placed()
@@ -263,14 +264,14 @@ class Model:
                 return states
             if not self.two_stacks:
                 return states.gather(1, batch.at[..., None].expand(-1, -1, states.shape[-1]))
-            decoder = self.network.get_decoder()  # type: ignore[operator]
+            decoder = self.network.get_decoder()
             out = decoder(
                 input_ids=batch.decoder,
                 encoder_hidden_states=states,
                 encoder_attention_mask=batch.mask.long(),
                 use_cache=False,
             ).last_hidden_state
-            return out.gather(1, batch.at[..., None].expand(-1, -1, out.shape[-1]))  # type: ignore[no-any-return]
+            return out.gather(1, batch.at[..., None].expand(-1, -1, out.shape[-1]))
 
     def session(self, placed: Placed, **options: Any) -> Session:
         self._check_shapes(placed)
@@ -318,12 +319,12 @@ class Model:
         if "use_cache" in inspect.signature(self.core.forward).parameters:
             more["use_cache"] = False
         out = self.core(inputs_embeds=x, attention_mask=mask.long(), **more)
-        return out.last_hidden_state  # type: ignore[no-any-return]
+        return out.last_hidden_state
 
     def logits(self, states: Tensor, ids: Tensor | None = None) -> Tensor:
         """Scores of words, (..., V), or (..., C) for the C token ids given: only those rows of the output embedding
         are read. states: (..., H) last hidden states at the places where a word is predicted."""
-        out = self.network.get_output_embeddings()  # type: ignore[operator]
+        out = self.network.get_output_embeddings()
         if out is None:
             raise ModelError(f"{self.name} predicts no words (no language-model head); it can: {', '.join(self.can)}")
         if self.arrangement == "masked":
@@ -376,7 +377,7 @@ class Model:
             shift = placed.shift if placed else 0
             states = self._core(x, batch.mask, shift, batch.types)
             if self.two_stacks:
-                self.network.get_decoder()(  # type: ignore[operator]
+                self.network.get_decoder()(
                     input_ids=batch.decoder,
                     encoder_hidden_states=states,
                     encoder_attention_mask=batch.mask.long(),
@@ -405,6 +406,11 @@ class Model:
                         f"the prompt's keys at {stack} layer {site.layer} are {k.shape[1]} heads x {k.shape[3]}, "
                         f"{self.name} has {site.heads} x {site.dim}"
                     )
+
+
+def _four(side: Mapping[str, Sequence[Tensor]]) -> dict[str, Sequence[Tensor]]:
+    """Layers of (heads, P, d) with an axis for rows."""
+    return {s: [t if t.dim() == 4 else t[None] for t in layers] for s, layers in side.items()}
 
 
 def _press(mask: Tensor) -> tuple[Tensor, Tensor]:

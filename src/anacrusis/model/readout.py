@@ -86,7 +86,8 @@ class LabelWords(Reader):
                 raise ConfigError(f"the label word {word!r} has no tokens in {self.model.name}'s vocabulary")
             if tokens[0] in first:
                 raise ConfigError(
-                    f"the label words {first[tokens[0]]!r} and {word!r} begin with the same token in {self.model.name}, "
+                    f"the label words {first[tokens[0]]!r} and {word!r} begin with the same token in "
+                    f"{self.model.name}, "
                     f"so their scores cannot differ. Give other words (words={{label: word}}), or readout=head."
                 )
             first[tokens[0]] = word
@@ -206,9 +207,7 @@ def reader(model: Model, frame: Frame) -> Reader:
 
 
 @torch.no_grad()
-def score_all(
-    read: Reader, rows: Sequence[Row], prompt: Prompt, *, size: int = 32, done: Any = None
-) -> Tensor:
+def score_all(read: Reader, rows: Sequence[Row], prompt: Prompt, *, size: int = 32, done: Any = None) -> Tensor:
     """Scores (N, C) of rows under one prompt, computed in batches of like length, given back in the order of `rows`.
     done: called with the number of rows after each batch."""
     out: Tensor | None = None

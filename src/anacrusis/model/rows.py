@@ -19,6 +19,7 @@ from ..errors import ConfigError
 from ..prompt.values import Frame
 
 _SLOT = re.compile(r"\{([^{}]*)\}")
+_SAID = ("text", "mask")  # parts of a template that a person would read
 
 
 @dataclass(frozen=True)
@@ -219,9 +220,11 @@ class Renderer:
         taught = goal if self.arrangement == "causal" else []
         room = self.limit - max(0, len(taught) - 1)
         codes, types, mask = self._lay(texts)
-        cut = 0
+        cut, tries = 0, 0
         while len(codes) > room:
-            shorter, lost = self._shorten(texts, len(codes) - room)
+            # tokens that are written out and read again may number more than before: take one more each time
+            shorter, lost = self._shorten(texts, len(codes) - room + tries)
+            tries += 1
             if lost == 0:
                 raise ConfigError(
                     f"the prompt's own {len(codes)} tokens do not fit the model's {self.limit}; use a shorter prompt"
@@ -248,10 +251,10 @@ class Renderer:
         body: list[int] = []
         types: list[int] = []
         segment, mask = 0, None
-        lead = self._lead()
+        lead = self.lead
         for n, part in enumerate(self.parts):
             if part.kind == "text":
-                text = _SLOT.sub(lambda m: named.get(m[1].strip(), m[0]), part.text)
+                text = _fill(part.text, named)
                 new = self.ids(lead + text if n == 0 else text)
             elif part.kind == "mask":
                 mask = len(body)
@@ -281,18 +284,13 @@ class Renderer:
                 mask += len(soft)
         return codes, types, mask
 
-    def _lead(self) -> str:
+    @cached_property
+    def lead(self) -> str:
         """Instruction and demonstrations, each shown the way the example is shown."""
         shown = [self.frame.instruction] if self.frame.instruction else []
         for texts, answer in self.frame.demonstrations:
             named = dict(zip(self.frame.fields, texts, strict=True))
-            pieces = []
-            for part in self.parts:
-                if part.kind == "text":
-                    pieces.append(_SLOT.sub(lambda m, named=named: named.get(m[1].strip(), m[0]), part.text))
-                elif part.kind == "mask":
-                    pieces.append(answer)
-            text = "".join(pieces)
+            text = "".join(_fill(p.text, named) if p.kind == "text" else answer for p in self.parts if p.kind in _SAID)
             shown.append(text if any(p.kind == "mask" for p in self.parts) else f"{text} {answer}")
         return "".join(s + "\n\n" for s in shown)
 
@@ -304,6 +302,10 @@ class Renderer:
         out = list(texts)
         out[longest] = self.tokenizer.decode(ids[longest][:keep], skip_special_tokens=True) if keep else ""
         return out, len(ids[longest]) - keep
+
+
+def _fill(template: str, named: dict[str, str]) -> str:
+    return _SLOT.sub(lambda m: named.get(m[1].strip(), m[0]), template)
 
 
 def _nothing() -> Iterator[None]:

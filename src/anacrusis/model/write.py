@@ -39,10 +39,10 @@ def generate(model: Model, prompt: Prompt, rows: Sequence[Any], *, tokens: int =
         x = model.inputs(batch, placed)
         options = {"do_sample": False, "num_beams": 1, "pad_token_id": _pad(model), **options}
         with model.session(placed).open(), _positions(model, placed):
-            out = model.network.generate(  # type: ignore[operator]
+            out = model.network.generate(
                 inputs_embeds=x, attention_mask=batch.mask.long(), max_new_tokens=tokens, **options
             )
-    return out[:, 1:] if model.two_stacks else out  # type: ignore[no-any-return]
+    return out[:, 1:] if model.two_stacks else out
 
 
 def _pad(model: Model) -> int:
@@ -59,7 +59,7 @@ def _positions(model: Model, placed: Placed) -> Iterator[None]:
     forward: Callable[..., Any] = model.core.forward
 
     def run(*args: Any, **kw: Any) -> Any:
-        given = kw.get("input_ids") if kw.get("input_ids") is not None else kw.get("inputs_embeds")
+        given = next((t for t in (*args[:1], kw.get("input_ids"), kw.get("inputs_embeds")) if t is not None), None)
         mask = kw.get("attention_mask")
         if isinstance(mask, Tensor) and mask.dim() == 2 and given is not None:
             kw["position_ids"] = model.positions(mask, placed.shift)[:, -given.shape[1] :]

@@ -30,10 +30,14 @@ class Journal:
             fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self.file.close()
-            raise RunError(f"another process is writing the run in {self.path.parent}; wait for it or stop it") from error
+            raise RunError(
+                f"another process is writing the run in {self.path.parent}; wait for it or stop it"
+            ) from error
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.file is not None:
             self.file.close()
             self.file = None

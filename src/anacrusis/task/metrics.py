@@ -1,6 +1,6 @@
 """How predictions are scored against gold.
 
-Shapes: N examples, C classes, K numbers per example.
+Shapes: N examples, C classes, R resamples, K numbers per example.
 
 kind            predictions                                            gold
 classification  (N,) class indexes; -1 = no usable answer, never right  (N,) class indexes
@@ -14,6 +14,7 @@ Every value is in [0, 1], higher is better; BLEU and chrF are divided by 100. Ma
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -28,23 +29,31 @@ Floats = NDArray[np.float64]
 DEFAULT: dict[str, str] = {"classification": "accuracy", "multilabel": "map", "generation": "rougeL"}
 
 
+Weigh = Callable[[Floats], Floats]  # (R, N) how often each resample has each example -> (R,) values
+
+
 @dataclass(frozen=True)
 class Metric:
     """One way to score.
 
-    compute(predictions, gold, classes): the value, or NaN where it is undefined. `classes` is C; without it the
-    classes are those that occur. Arguments are as `aligned` gives them.
-    stats(predictions, gold): (N, K) numbers that add up over examples, and finish(their sum (K,), N) the value: where
-    a metric has them, resampling costs a sum and not a second scoring.
+    compute(predictions, gold, classes): the value, or NaN where it is undefined. Arguments are as `aligned` gives
+    them; `classes` is C.
+    weigh(predictions, gold, classes): the same for resamples: what can be done once for all of them is done there, so
+    that each costs a sum and not a second scoring. With a weight of 1 for every example it equals compute.
     """
 
     name: str
     kinds: tuple[Kind, ...]
     per_example: bool  # the value is the mean of one number per example
-    compute: Callable[..., float]
-    stats: Callable[[Any, Any], Floats] | None = None
-    finish: Callable[[Floats, int], float] | None = None
+    compute: Callable[[Any, Any, int], float]
+    weigh: Callable[[Any, Any, int], Weigh] | None = None
     low: float = 0.0  # the worst possible value
+
+
+def _sums(stats: Floats, finish: Callable[[Floats, int], float]) -> Weigh:
+    """The values of a metric that depends only on sums over examples of stats (N, K)."""
+    n = len(stats)
+    return lambda weights: np.array([finish(total, n) for total in weights @ stats])
 
 
 def find(metric: str | Metric) -> Metric:
@@ -132,14 +141,15 @@ def _indicator(golds: Sequence[Any], scores: NDArray[Any]) -> NDArray[np.int64]:
 
 def _mean_of(name: str, kinds: tuple[Kind, ...], each: Callable[[Any, Any], Floats]) -> Metric:
     """A metric that is the mean of `each(predictions, gold) -> (N,)`."""
-    return Metric(
-        name,
-        kinds,
-        per_example=True,
-        compute=lambda predictions, gold, classes=None: float(each(predictions, gold).mean()),
-        stats=lambda predictions, gold: each(predictions, gold)[:, None],
-        finish=lambda total, n: float(total[0] / n),
-    )
+
+    def compute(predictions: Any, gold: Any, classes: int) -> float:
+        return float(each(predictions, gold).mean())
+
+    def weigh(predictions: Any, gold: Any, classes: int) -> Weigh:
+        values = each(predictions, gold)
+        return lambda weights: weights @ values / len(values)
+
+    return Metric(name, kinds, True, compute, weigh)
 
 
 def _correct(predictions: NDArray[Any], gold: NDArray[Any]) -> Floats:
@@ -157,10 +167,13 @@ def _exact(predictions: Any, gold: Any) -> Floats:
 def _rouge_l(predictions: Sequence[str], gold: Sequence[Sequence[str]]) -> Floats:
     """F of the longest common subsequence of words, for the best reference. Its words are of a-z and 0-9 only: for
     other scripts use chrf."""
+    state = random.getstate()
     try:
         from rouge_score import rouge_scorer
     except ModuleNotFoundError as error:
         raise MissingExtra("rouge-score", "text-metrics", "The metric rougeL") from error
+    finally:
+        random.setstate(state)  # what it imports in turn (rich) draws from the global generator
     scorer = rouge_scorer.RougeScorer(["rougeL"])
     pairs = zip(predictions, gold, strict=True)
     return np.array([scorer.score_multi(list(refs), p)["rougeL"].fmeasure for p, refs in pairs], dtype=np.float64)
@@ -169,25 +182,40 @@ def _rouge_l(predictions: Sequence[str], gold: Sequence[Sequence[str]]) -> Float
 # --- over the whole corpus
 
 
-def _macro_f1(predictions: NDArray[Any], gold: NDArray[Any], classes: int | None = None) -> float:
+def _macro_f1(predictions: NDArray[Any], gold: NDArray[Any], classes: int) -> float:
     """The mean F1 over all C classes; a class that neither gold nor predictions have counts as 0."""
     from sklearn.metrics import f1_score
 
     if predictions.ndim == 2:
         return float(f1_score(gold, predictions > 0, average="macro", zero_division=0))
-    labels = range(classes) if classes else np.union1d(gold, predictions[predictions >= 0])
-    return float(f1_score(gold, predictions, labels=list(labels), average="macro", zero_division=0))
+    return float(f1_score(gold, predictions, labels=list(range(classes)), average="macro", zero_division=0))
 
 
-def _micro_f1(predictions: NDArray[Any], gold: NDArray[Any], classes: int | None = None) -> float:
+def _macro_f1_weigh(predictions: NDArray[Any], gold: NDArray[Any], classes: int) -> Weigh:
+    def finish(total: Floats, n: int) -> float:
+        right, predicted, actual = total.reshape(3, -1)
+        return float(np.mean(2 * right / np.maximum(predicted + actual, 1)))
+
+    return _sums(_counts(predictions, gold, range(classes)), finish)
+
+
+def _micro_f1(predictions: NDArray[Any], gold: NDArray[Any], classes: int) -> float:
     """F1 over all N x C decisions."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(gold, predictions > 0, average="micro", zero_division=0))
 
 
-def _matthews(predictions: NDArray[Any], gold: NDArray[Any], classes: int | None = None) -> float:
-    """Matthews' correlation, 0 where gold or predictions are all of one class."""
+def _micro_f1_weigh(predictions: NDArray[Any], gold: NDArray[Any], classes: int) -> Weigh:
+    def finish(total: Floats, n: int) -> float:
+        right, predicted, actual = total.reshape(3, -1).sum(axis=1)
+        return float(2 * right / max(predicted + actual, 1))
+
+    return _sums(_counts(predictions, gold, range(classes)), finish)
+
+
+def _matthews(predictions: NDArray[Any], gold: NDArray[Any], classes: int) -> float:
+    """Matthews' correlation, 0 where gold or predictions are all of one class. "No answer" is a class of its own."""
     from sklearn.metrics import matthews_corrcoef
 
     if len(np.unique(gold)) < 2 or len(np.unique(predictions)) < 2:
@@ -195,7 +223,25 @@ def _matthews(predictions: NDArray[Any], gold: NDArray[Any], classes: int | None
     return float(matthews_corrcoef(gold, predictions))
 
 
-def _map(predictions: NDArray[Any], gold: NDArray[Any], classes: int | None = None) -> float:
+def _matthews_weigh(predictions: NDArray[Any], gold: NDArray[Any], classes: int) -> Weigh:
+    def finish(total: Floats, n: int) -> float:
+        right, predicted, actual = total.reshape(3, -1)
+        spread = (n * n - predicted @ predicted) * (n * n - actual @ actual)
+        return float((n * right.sum() - predicted @ actual) / math.sqrt(spread)) if spread > 0 else 0.0
+
+    return _sums(_counts(predictions, gold, range(-1, classes)), finish)
+
+
+def _counts(predictions: NDArray[Any], gold: NDArray[Any], classes: range) -> Floats:
+    """(N, 3 C): per example and class whether it is rightly predicted, predicted, and gold."""
+    if predictions.ndim == 2:
+        given, true = predictions > 0, gold > 0
+    else:
+        given, true = (x[:, None] == np.array(classes) for x in (predictions, gold))
+    return np.concatenate([given & true, given, true], axis=1).astype(np.float64)
+
+
+def _map(predictions: NDArray[Any], gold: NDArray[Any], classes: int) -> float:
     """Mean over the classes of average precision. Classes without a positive example have none and are left out."""
     from sklearn.metrics import average_precision_score
 
@@ -203,6 +249,26 @@ def _map(predictions: NDArray[Any], gold: NDArray[Any], classes: int | None = No
     if not len(present):
         return math.nan
     return float(np.mean([average_precision_score(gold[:, c], predictions[:, c]) for c in present]))
+
+
+def _map_weigh(predictions: NDArray[Any], gold: NDArray[Any], classes: int) -> Weigh:
+    """AP of a class = mean over its positives of the precision among all that score as high or higher."""
+    order = np.argsort(-predictions, axis=0, kind="stable")  # (N, C): examples by falling score
+    ranked = np.take_along_axis(-predictions, order, axis=0)
+    ends = [np.searchsorted(ranked[:, c], ranked[:, c], side="right") - 1 for c in range(classes)]  # last of the ties
+
+    def values(weights: Floats) -> Floats:
+        total, present = np.zeros(len(weights)), np.zeros(len(weights))
+        for c in range(classes):
+            drawn = weights[:, order[:, c]]
+            hits = drawn * gold[order[:, c], c]
+            precision = hits.cumsum(axis=1)[:, ends[c]] / np.maximum(drawn.cumsum(axis=1)[:, ends[c]], 1)
+            positives = hits.sum(axis=1)
+            total += (hits * precision).sum(axis=1) / np.maximum(positives, 1)
+            present += positives > 0
+        return np.divide(total, present, out=np.full(len(weights), np.nan), where=present > 0)
+
+    return values
 
 
 def _sacrebleu(name: str, scorer: str) -> Metric:
@@ -220,28 +286,32 @@ def _sacrebleu(name: str, scorer: str) -> Metric:
         most = max(map(len, gold))
         return [[refs[i] if i < len(refs) else None for refs in gold] for i in range(most)]
 
-    # The sums behind the score have no public name; a test holds them to equal corpus_score.
-    def stats(predictions: Sequence[str], gold: Sequence[Sequence[str]]) -> Floats:
-        return np.array(load()._extract_corpus_statistics(list(predictions), by_rank(gold)), dtype=np.float64)
+    def compute(predictions: Sequence[str], gold: Sequence[Sequence[str]], classes: int) -> float:
+        return _per_cent(load().corpus_score(list(predictions), by_rank(gold)))
 
-    def finish(total: Floats, n: int) -> float:
-        return float(load()._compute_score_from_stats(list(total)).score) / 100
+    def weigh(predictions: Sequence[str], gold: Sequence[Sequence[str]], classes: int) -> Weigh:
+        # The sums behind the score have no public name; a test holds them to equal corpus_score.
+        scorer = load()
+        stats = scorer._extract_corpus_statistics(list(predictions), by_rank(gold))
+        sums = np.array(stats, dtype=np.float64)
+        return _sums(sums, lambda total, n: _per_cent(scorer._compute_score_from_stats(list(total))))
 
-    def compute(predictions: Sequence[str], gold: Sequence[Sequence[str]], classes: int | None = None) -> float:
-        return float(load().corpus_score(list(predictions), by_rank(gold)).score) / 100
+    return Metric(name, ("generation",), False, compute, weigh)
 
-    return Metric(name, ("generation",), False, compute, stats, finish)
+
+def _per_cent(result: Any) -> float:
+    return min(1.0, float(result.score) / 100)  # a perfect BLEU is 100.00000000000004
 
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         _mean_of("accuracy", ("classification",), _correct),
-        Metric("macro-f1", ("classification", "multilabel"), False, _macro_f1),
-        Metric("matthews", ("classification",), False, _matthews, low=-1.0),
+        Metric("macro-f1", ("classification", "multilabel"), False, _macro_f1, _macro_f1_weigh),
+        Metric("matthews", ("classification",), False, _matthews, _matthews_weigh, low=-1.0),
         _mean_of("exact-match", ("multilabel", "generation"), _exact),
-        Metric("map", ("multilabel",), False, _map),
-        Metric("micro-f1", ("multilabel",), False, _micro_f1),
+        Metric("map", ("multilabel",), False, _map, _map_weigh),
+        Metric("micro-f1", ("multilabel",), False, _micro_f1, _micro_f1_weigh),
         _mean_of("rougeL", ("generation",), _rouge_l),
         _sacrebleu("bleu", "BLEU"),
         _sacrebleu("chrf", "CHRF"),

@@ -277,6 +277,9 @@ def golds_of(examples: Sequence[Example]) -> list[Any]:
 # --- from tables to a task
 
 
+_Columns = tuple[tuple[str, ...], tuple[str, ...]]  # names of the text and of the label columns
+
+
 @dataclass(frozen=True)
 class _Choice:
     """What is asked of the task, other than how to read its rows."""
@@ -345,17 +348,20 @@ def _build(
     source: Mapping[str, Any] | None = None,
     name: str = "task",
 ) -> Task:
-    text, label = readers.choose(tables["train"], reading)
     notes: list[str] = []
-    raw = _read(tables, text + label, reading.split_column)
+    # Per table: columns that are not named may be called text in one file and sentence in the next.
+    columns = {part: readers.choose(table, reading) for part, table in tables.items()}
+    raw = _read(tables, columns, reading.split_column)
+    columns = {part: columns.get(part, columns["train"]) for part in raw}
+    text, label = columns["train"]
     kind = cast(Kind, reading.kind or _infer(raw["train"], len(text), label))
-    clean = _cleaner(kind, text, label, reading)
-    items = {part: _clean(rows, clean, reading.skip_bad, notes) for part, rows in raw.items()}
+    cleaners = {part: _cleaner(kind, *columns[part], reading) for part in raw}
+    items = {part: _clean(rows, cleaners[part], reading.skip_bad, notes) for part, rows in raw.items()}
     for part, table in tables.items():
         if not items.get(part):
             raise DataError(f"{table.name}: no rows to use{_why(notes)}. Expected one row per example, under a header.")
     labels = _labels(items["train"], kind)
-    _check_labels(items, kind, labels, label[0])
+    _check_labels(items, kind, labels, {part: names[1][0] for part, names in columns.items()})
     examples = {part: [_example(item, kind, labels) for item in rows] for part, rows in items.items()}
     train, valid, test = splits.divide(
         examples["train"],
@@ -381,16 +387,17 @@ def _build(
     return task
 
 
-def _read(tables: Mapping[str, Table], columns: tuple[str, ...], split_column: str | None) -> dict[str, list[Row]]:
+def _read(
+    tables: Mapping[str, Table], columns: Mapping[str, _Columns], split_column: str | None
+) -> dict[str, list[Row]]:
     """The rows per part. Where a column tells the part, the one table is divided by it."""
     if split_column is not None and len(tables) > 1:
         other = " and ".join(part for part in tables if part != "train")
         raise ConfigError(f"split_column={split_column!r} and separate {other} data: give one or the other")
     extra = () if split_column is None else (split_column,)
-    for table in tables.values():
-        for column in columns + extra:
-            readers.require(table, column)
-    rows = {part: list(table.rows(columns + extra)) for part, table in tables.items()}
+    if split_column is not None:
+        readers.require(tables["train"], split_column)
+    rows = {part: list(table.rows(sum(columns[part], ()) + extra)) for part, table in tables.items()}
     if split_column is None or not rows["train"]:
         return rows
     parts: dict[str, list[Row]] = {}
@@ -475,8 +482,11 @@ def _labels(items: list[_Item], kind: Kind) -> dict[str, int]:
     return {name: i for i, name in enumerate(sorted(names))}
 
 
-def _check_labels(items: Mapping[str, list[_Item]], kind: Kind, labels: Mapping[str, int], column: str) -> None:
-    first, n = items["train"][0], len(items["train"])
+def _check_labels(
+    items: Mapping[str, list[_Item]], kind: Kind, labels: Mapping[str, int], columns: Mapping[str, str]
+) -> None:
+    """columns: the label column of each part, for the messages."""
+    first, n, column = items["train"][0], len(items["train"]), columns["train"]
     if kind == "classification" and len(labels) == n > 20:
         raise DataError(
             f"{first.where}: column {column!r} is different in each of {n} rows: these are no classes. "
@@ -494,7 +504,8 @@ def _check_labels(items: Mapping[str, list[_Item]], kind: Kind, labels: Mapping[
                 if name not in labels:
                     known = did_you_mean(name, labels) if len(labels) <= 20 else f" Train has {len(labels)} others."
                     raise DataError(
-                        f"{item.where}: column {column!r}: the label {name!r} of {part} does not occur in train.{known}"
+                        f"{item.where}: column {columns[part]!r}: "
+                        f"the label {name!r} of {part} does not occur in train.{known}"
                     )
 
 

@@ -9,6 +9,7 @@ learning rate suits models whose tables differ by a factor of a hundred.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..model.attention import Site
-from ..model.model import Reads
+from ..model.model import Model, Reads
 from ..prompt.values import Conditioned, Prefix, Prompt, Soft
 
 
@@ -51,6 +52,11 @@ class Maker(nn.Module):
     def sample(self, generator: torch.Generator) -> int | None:
         """Before each training step: how many virtual tokens this step uses (None: all)."""
         return None
+
+    def inside(self, model: Model) -> AbstractContextManager[Any]:
+        """Entered around a whole fit, folding included: for makers whose parameters live in the network itself. On
+        leaving, also by an error, the network must be bit for bit what it was."""
+        return nullcontext()
 
     def constrain(self) -> None:
         """After each step: bring parameters back into the set where they must stay (in place, no gradient)."""
@@ -110,7 +116,7 @@ class MLP(nn.Module):
         )
 
     def forward(self) -> Tensor:
-        return self.net(self.anchors)  # type: ignore[no-any-return]
+        return self.net(self.anchors)
 
 
 class Recurrent(nn.Module):
@@ -126,7 +132,7 @@ class Recurrent(nn.Module):
         self.net = seeded(build_quietly(lambda: nn.Sequential(nn.Linear(H, H), nn.ReLU(), nn.Linear(H, H))), generator)
 
     def forward(self) -> Tensor:
-        return self.net(self.lstm(self.anchors[None])[0][0])  # type: ignore[no-any-return]
+        return self.net(self.lstm(self.anchors[None])[0][0])
 
 
 class Residual(nn.Module):
@@ -138,9 +144,7 @@ class Residual(nn.Module):
         self.vectors = nn.Parameter(init.clone().float())
         self.net = seeded(
             build_quietly(
-                lambda: nn.Sequential(
-                    nn.Linear(H, bottleneck), nn.ReLU(), nn.Linear(bottleneck, H), nn.LayerNorm(H)
-                )
+                lambda: nn.Sequential(nn.Linear(H, bottleneck), nn.ReLU(), nn.Linear(bottleneck, H), nn.LayerNorm(H))
             ),
             generator,
         )
@@ -148,7 +152,7 @@ class Residual(nn.Module):
 
     def forward(self) -> Tensor:
         # the network works at unit scale; the embedding table's scale is put in and taken out
-        return self.vectors + self.scale * self.net(self.vectors / self.scale)  # type: ignore[no-any-return]
+        return self.vectors + self.scale * self.net(self.vectors / self.scale)
 
 
 # placements of an encoder's output

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..model.readout import Pooled
 from ..model.model import batches_by_length
+from ..model.readout import Pooled
 from ..model.rows import Row, collate
 from ..prompt.values import Head, Prompt
 
@@ -55,10 +55,13 @@ def fit_head(
             fitted = LogisticRegression(C=C, max_iter=1000).fit(a, golds)
             seen = fitted.classes_
             if len(seen) == 2:  # sklearn keeps one row for two classes
-                weight[seen], bias[seen] = np.stack([-fitted.coef_[0], fitted.coef_[0]]) / 2, [
-                    -fitted.intercept_[0] / 2,
-                    fitted.intercept_[0] / 2,
-                ]
+                weight[seen], bias[seen] = (
+                    np.stack([-fitted.coef_[0], fitted.coef_[0]]) / 2,
+                    [
+                        -fitted.intercept_[0] / 2,
+                        fitted.intercept_[0] / 2,
+                    ],
+                )
             else:
                 weight[seen], bias[seen] = fitted.coef_, fitted.intercept_
         z = b @ weight.T + bias

@@ -85,7 +85,7 @@ class View:
 
 @dataclass(frozen=True)
 class Term:
-    """One weighted part of the loss beside the answer's own. value: View -> scalar, in nats where it is a likelihood."""
+    """A weighted part of the loss beside the answer's own. value: View -> scalar, in nats where a likelihood."""
 
     name: str
     weight: float

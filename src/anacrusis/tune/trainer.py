@@ -80,7 +80,7 @@ class Trainer:
     def fit(self) -> Outcome:
         """Train, or go on where the folder's checkpoint ends. Raises RunError when the loss is not a number."""
         self.began = time.monotonic()
-        with self.model.frozen():
+        with self.model.frozen(), self.maker.inside(self.model):
             self._prepare()
             if not self._resume():
                 self._validate()
@@ -91,10 +91,10 @@ class Trainer:
                     self._save(force=True)
                 else:
                     self._save()
-        assert self.best is not None
-        self._load_parts(self.best[1])
-        with torch.no_grad():
-            folded = self.maker.fold()
+            assert self.best is not None
+            self._load_parts(self.best[1])
+            with torch.no_grad():
+                folded = self.maker.fold()
         head = Head(self.head.weight.detach().cpu(), self.head.bias.detach().cpu()) if self.head else None
         prompt = replace(folded, frame=self.recipe.frame, head=head)
         count = sum(p.numel() for g in self.groups for p in g.parameters)
@@ -244,7 +244,7 @@ class Trainer:
         """Once a term: say so when its gradient reaches nothing that moves."""
         for name in [n for n in losses if n in self.inert]:
             self.inert.discard(name)
-            found = [None] * len(moving)
+            found: list[Tensor | None] = [None] * len(moving)
             if losses[name].requires_grad:
                 found = list(torch.autograd.grad(losses[name], list(moving), retain_graph=True, allow_unused=True))
             if not any(g is not None and bool(g.abs().sum() > 0) for g in found):

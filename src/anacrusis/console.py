@@ -1,0 +1,218 @@
+"""What a person sees: progress on stderr, tables on stdout. User data is never read as Rich's markup."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+PIPED_WIDTH = 200  # columns of a table that is not written to a terminal: rows stay whole for grep and awk
+LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # the command line ends quietly; Rich would exit by itself
+
+
+def _console(stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
+    return _Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
+
+
+def out() -> Console:
+    return _console(stderr=False)
+
+
+def err() -> Console:
+    return _console(stderr=True)
+
+
+def say(*lines: str, style: str = "") -> None:
+    """Lines for people on stderr."""
+    console = err()
+    for line in lines:
+        console.print(line, style=style or None, soft_wrap=not console.is_terminal)
+
+
+def emit(record: Any) -> None:
+    """One JSON value on stdout."""
+    print(to_json(record), flush=True)
+
+
+def to_json(record: Any) -> str:
+    spelled = "utf" in (sys.stdout.encoding or "").lower()  # other encodings cannot write every character
+    return json.dumps(record, ensure_ascii=not spelled, allow_nan=False)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """A table on stdout. right: the heads of columns with numbers. Nothing is cut off: narrow columns wrap."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for head in heads:
+        made.add_column(head, justify="right" if head in right else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    out().print(made)
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> None:
+    """Names and values on stdout, one pair a line."""
+    made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    for row in rows:
+        made.add_row(*row)
+    out().print(made)
+
+
+def line(text: str = "", style: str = "") -> None:
+    """A line for people on stdout."""
+    console = out()
+    console.print(text, style=style or None, soft_wrap=not console.is_terminal)
+
+
+def shown(path: str | Path) -> str:
+    """A path as it is typed: relative where it lies below the working folder, quoted where the shell needs it."""
+    path = Path(path)
+    try:
+        path = path.absolute().relative_to(Path.cwd())
+    except ValueError:
+        pass
+    return shlex.quote(str(path))
+
+
+def between(value: float, low: float, high: float, *, sign: bool = False) -> str:
+    form = "+.3f" if sign else ".3f"
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+
+
+class Progress:
+    """Shows a run's events on stderr: a bar on a terminal, a line now and then elsewhere, nothing when quiet."""
+
+    def __init__(self, quiet: bool = False):
+        self.quiet = quiet
+        self.folder: Path | None = None  # of the run, as soon as its first event tells
+        self.started = False
+        self.title = ""  # stands before every text, e.g. the method that runs
+        self.best = ""
+        self._line_at = self._began = time.monotonic()
+        self._first = 0  # the step that this process began with
+        self._bar: RichProgress | None = None
+        self._task: TaskID = TaskID(0)
+        console = err()
+        if not quiet and console.is_terminal and not console.is_dumb_terminal:
+            self._bar = RichProgress(
+                SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(20),
+                TextColumn("{task.fields[counts]}", markup=False), console=console, transient=True,
+            )  # fmt: skip
+
+    def __enter__(self) -> Progress:
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task("", total=None, counts="", visible=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """What `fit(..., observe=)` calls. Events that nobody has to see are passed over."""
+        kind = event["event"]
+        if kind == "fit":
+            self.started = True
+            self.folder = Path(event["folder"]) if "folder" in event else None
+        elif kind == "phase":
+            self.phase(event["text"])
+        elif kind == "note":
+            self.note(event["text"])
+        elif kind == "begin":
+            self._begin(f"learning {event['parameters']:,} parameters", event["steps"], 0)
+        elif kind == "resumed":
+            self.note(f"going on at step {event['step']} of {event['of']}")
+            self._begin("learning", event["of"], event["step"])
+        elif kind == "validate":
+            self._validated(event)
+        elif kind == "step":
+            self._step(event["step"], event["of"], f"loss {event['loss']:.3f}")
+
+    def phase(self, text: str) -> None:
+        """What happens now, of unknown length."""
+        text = self._titled(text)
+        if self._bar is not None:
+            self._bar.update(self._task, description=text, total=None, completed=0, counts="", visible=True)
+        elif not self.quiet:
+            say(text)
+
+    def note(self, text: str) -> None:
+        """A sentence that stays on the screen."""
+        if self._bar is not None:
+            self._bar.console.print(f"note: {text}", style="yellow")
+        elif not self.quiet:
+            say(f"note: {text}")
+
+    def count(self, text: str, total: int) -> _Count:
+        """Shows how many of `total` examples are done: call the result with the number that came to it."""
+        self._begin(text, total, 0)
+        return _Count(self, total)
+
+    def _titled(self, text: str) -> str:
+        return f"{self.title}: {text}" if self.title else text
+
+    def _begin(self, text: str, total: int, first: int) -> None:
+        self.best, self._first, self._began = "", first, time.monotonic()
+        self._line_at = self._began
+        text = self._titled(text)
+        if self._bar is not None:
+            self._bar.update(self._task, description=text, total=total, completed=first, counts="", visible=True)
+        elif not self.quiet:
+            say(text)
+
+    def _validated(self, event: dict[str, Any]) -> None:
+        if event["best"]:
+            written = event["score"] == -event["loss"]  # written answers are judged by their loss
+            self.best = f"best loss {event['loss']:.3f}" if written else f"best {event['metric']} {event['score']:.3f}"
+
+    def _step(self, step: int, of: int, more: str = "") -> None:
+        now = time.monotonic()
+        pace = (now - self._began) / max(1, step - self._first)
+        left = f"{_duration(pace * (of - step))} left"
+        parts = [f"{step}/{of}", *(p for p in (more, self.best) if p), left]
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, counts="  ".join(parts))
+        elif not self.quiet and now - self._line_at >= LINE_SECONDS:
+            self._line_at = now
+            say(self._titled(", ".join(parts)))
+
+
+class _Count:
+    def __init__(self, progress: Progress, total: int):
+        self.progress, self.total, self.done = progress, total, 0
+
+    def __call__(self, more: int) -> None:
+        self.done += more
+        self.progress._step(self.done, self.total)
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    if whole < 6000:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,183 @@
+"""Intervals: the seed, the hand-computed ends, and whether they hold the truth as often as they say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from anacrusis.errors import ConfigError, DataError
+from anacrusis.measure import intervals
+from anacrusis.measure.intervals import LOOP, Interval, bootstrap, paired
+from anacrusis.task import METRICS, Example
+from anacrusis.task.metrics import score
+
+Z2 = 1.959964**2
+TEXTS = ["the cat sat on the mat", "a dog barks", "rain", "sun and moon"]
+REFS = [("the cat sat on the mat",), ("the dog barks loudly",), ("sun",), ("sun and no moon",)]
+
+
+def rights(right: int, wrong: int) -> tuple[list[int], list[int]]:
+    """Predictions and gold with so many right and wrong."""
+    return [1] * right + [0] * wrong, [1] * (right + wrong)
+
+
+def test_accuracy_equals_the_binomial() -> None:
+    """Resampling 40 of 50 right is a binomial(50, 0.8) / 50: its 2.5 % and 97.5 % points are 34 and 45 of 50."""
+    interval = bootstrap("accuracy", *rights(40, 10), n=20_000)
+    assert (interval.value, interval.n, interval.resamples) == (0.8, 50, 20_000)
+    assert (interval.low, interval.high) == (pytest.approx(0.68, abs=0.0201), pytest.approx(0.9, abs=0.0201))
+    narrow = bootstrap("accuracy", *rights(40, 10), level=0.5)
+    assert interval.low < narrow.low < 0.8 < narrow.high < interval.high and narrow.level == 0.5
+
+
+@pytest.mark.parametrize(("name", "golds"), [("accuracy", [0, 1, 1, 0, 2] * 5), ("macro-f1", [0, 1, 1, 0, 2] * 5)])
+def test_resamples_are_those_of_the_seed(name: str, golds: list[int]) -> None:
+    """Against a loop written out: draw, score, take the percentiles."""
+    predictions, n = [0, 1, 2, 1, 2] * 5, 300
+    rng = np.random.default_rng(3)
+    values = []
+    for _ in range(n):
+        index = rng.integers(25, size=25)
+        values.append(score(name, np.array(predictions)[index], np.array(golds)[index], classes=3))
+    interval = bootstrap(name, predictions, golds, n=n, seed=3, classes=3)
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
+    assert bootstrap(name, predictions, golds, n=n, seed=3, classes=3) == interval
+    assert bootstrap(name, predictions, golds, n=n, seed=4, classes=3) != interval
+
+
+def test_block_size_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = [bootstrap(m, TEXTS, REFS, n=200) for m in ("rougeL", "chrf")]
+    monkeypatch.setattr(intervals, "BLOCK", 50)
+    for got, expected in zip([bootstrap(m, TEXTS, REFS, n=200) for m in ("rougeL", "chrf")], whole, strict=True):
+        assert (got.low, got.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_a_metric_without_weights_takes_fewer_resamples_and_says_so() -> None:
+    plain = replace(METRICS["macro-f1"], weigh=None)
+    predictions, golds = rights(20, 20)
+    interval = bootstrap(plain, predictions, golds, n=2000, classes=2)
+    assert interval.resamples == LOOP < 2000
+    quick = bootstrap("macro-f1", predictions, golds, n=LOOP, classes=2)
+    assert (quick.low, quick.high) == pytest.approx((interval.low, interval.high))
+    assert bootstrap(replace(METRICS["chrf"], weigh=None), TEXTS, REFS, n=5).resamples == 5  # lists of texts
+
+
+def test_macro_f1_keeps_its_classes_in_every_resample() -> None:
+    """A rare class is missing from most resamples; without fixed classes their value would jump."""
+    golds = [0] * 40 + [1]
+    interval = bootstrap("macro-f1", golds, golds, classes=2)
+    assert interval.value == 1 and interval.low == 0.5
+
+
+def test_all_right_is_wilson_and_never_certain() -> None:
+    for n in (1, 10, 200):
+        interval = bootstrap("accuracy", *rights(n, 0))
+        assert (interval.value, interval.high, interval.resamples) == (1, 1, 0)
+        assert interval.low == pytest.approx(n / (n + Z2), abs=1e-6)
+        interval = bootstrap("accuracy", *rights(0, n))
+        assert interval.low == 0 and interval.high == pytest.approx(Z2 / (n + Z2), abs=1e-6)
+    assert bootstrap("accuracy", *rights(10, 0), level=0.8).low > bootstrap("accuracy", *rights(10, 0)).low
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_one_example_is_never_certain(name: str) -> None:
+    metric = METRICS[name]
+    kind = metric.kinds[0]
+    one = {
+        "classification": ([1], [1]),
+        "multilabel": ([[1.0, -1.0]], [(0,)]),
+        "generation": (["a b c d"], ["a b c d"]),
+    }
+    interval = bootstrap(name, *one[kind])
+    assert metric.low <= interval.low < interval.high <= 1 and interval.low <= interval.value <= interval.high
+    difference = paired(name, one[kind][0], *one[kind])
+    assert metric.low - 1 <= difference.low < 0 < difference.high <= 1 - metric.low and difference.value == 0
+
+
+def test_paired_difference_by_hand() -> None:
+    """A is right where B is and on 10 of 50 more: differences are 10 times 1 and 40 times 0, binomial(50, 0.2) / 50."""
+    golds = [1] * 50
+    a, b = [1] * 40 + [0] * 10, [1] * 30 + [0] * 20
+    interval = paired("accuracy", a, b, golds, n=20_000)
+    assert interval.value == pytest.approx(0.2)
+    assert (interval.low, interval.high) == (pytest.approx(0.1, abs=0.0201), pytest.approx(0.32, abs=0.0201))
+    back = paired("accuracy", b, a, golds, n=20_000)
+    assert (back.low, back.high) == (pytest.approx(-interval.high), pytest.approx(-interval.low))
+    # on independent resamples the same scores would be far less certain
+    alone = bootstrap("accuracy", a, golds), bootstrap("accuracy", b, golds)
+    assert interval.high - interval.low < np.hypot(*(i.high - i.low for i in alone)) * 0.8
+
+
+def test_no_difference_seen_is_not_no_difference() -> None:
+    a, golds = rights(15, 5)
+    interval = paired("accuracy", a, a, golds)
+    unseen = Z2 / (20 + Z2)
+    assert (interval.low, interval.value, interval.high) == (pytest.approx(-unseen), 0, pytest.approx(unseen))
+    always = paired("accuracy", [1] * 20, [0] * 20, [1] * 20)
+    assert (always.low, always.high) == (pytest.approx(1 - 2 * unseen), 1)
+
+
+def test_paired_uses_the_same_classes_for_both() -> None:
+    interval = paired("macro-f1", [0, 1, 0, 1], [0, 1, 0, 2], [0, 1, 0, 1])
+    # b: class 0 1, class 1 tp 1, fn 1 -> 2/3, class 2 0; a has class 2 as well: (1 + 1 + 0) / 3
+    assert interval.value == pytest.approx(2 / 3 - 5 / 9)
+
+
+def test_resamples_where_the_metric_is_undefined_are_left_out() -> None:
+    scores = [[1.0, -1.0], [0.5, -1.0], [-1.0, -2.0], [0.2, -1.0]]
+    interval = bootstrap("map", scores, [(), (0,), (), ()])
+    assert interval.low <= interval.value <= interval.high and not np.isnan([interval.low, interval.high]).any()
+
+
+@pytest.mark.parametrize("rate", [0.6, 0.9])
+def test_coverage(rate: float) -> None:
+    """Of 95 % intervals on 80 examples, about 95 % hold the true rate."""
+    rng = np.random.default_rng(0)
+    held = []
+    for i in range(300):
+        predictions = (rng.random(80) < rate).astype(int)
+        interval = bootstrap("accuracy", predictions, [1] * 80, n=300, seed=i)
+        held.append(interval.low <= rate <= interval.high)
+    assert 0.90 <= np.mean(held) <= 0.98
+
+
+def test_coverage_of_the_difference() -> None:
+    rng = np.random.default_rng(1)
+    held = []
+    for i in range(300):
+        easy = rng.random(80)  # what is hard for a is hard for b
+        a, b = (easy < 0.8).astype(int), (easy + 0.1 * rng.standard_normal(80) < 0.7).astype(int)
+        interval = paired("accuracy", a, b, [1] * 80, n=300, seed=i)
+        # P(u < 0.8) - P(u + 0.1 z < 0.7), u uniform, z normal: 0.8 - 0.7, as almost no z leaves [0, 1]
+        held.append(interval.low <= 0.1 <= interval.high)
+    assert 0.90 <= np.mean(held) <= 0.985
+
+
+def test_examples_as_gold() -> None:
+    examples = [Example(("x",), gold) for gold in (0, 1, 1)]
+    assert bootstrap("accuracy", [0, 1, 0], examples) == bootstrap("accuracy", [0, 1, 0], [0, 1, 1])
+    texts = [Example(("x",), refs[0], "", refs) for refs in REFS]
+    assert bootstrap("rougeL", TEXTS, texts, n=50) == bootstrap("rougeL", TEXTS, REFS, n=50)
+    with pytest.raises(DataError, match="t.csv:2 is unlabelled"):
+        bootstrap("accuracy", [0], [Example(("x",), None, "t.csv:2")])
+
+
+def test_global_random_state_is_untouched() -> None:
+    before = np.random.get_state()[1].tolist()  # type: ignore[index,union-attr]
+    bootstrap("accuracy", *rights(3, 2))
+    assert np.random.get_state()[1].tolist() == before  # type: ignore[index,union-attr]
+
+
+def test_wrong_options() -> None:
+    with pytest.raises(ConfigError, match="level=95"):
+        bootstrap("accuracy", *rights(3, 2), level=95)
+    with pytest.raises(ConfigError, match="n=1: expected at least 2"):
+        bootstrap("accuracy", *rights(3, 2), n=1)
+    with pytest.raises(DataError, match="0 predictions for 0 examples"):
+        bootstrap("accuracy", [], [])
+
+
+def test_text() -> None:
+    assert str(Interval(0.914, 0.87, 0.9449, 50)) == "0.91 [0.87, 0.94]"
