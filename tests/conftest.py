@@ -12,6 +12,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
 import pytest
+import sklearn.metrics  # noqa: F401  (its import draws from python's global random state, once)
 import torch
 
 torch.set_num_threads(1)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +15,7 @@ import pytest
 from anacrusis.errors import ConfigError, DataError
 from anacrusis.task.metrics import METRICS, aligned, find, score
 
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")}
 TEXTS = ["the cat sat on the mat", "a dog barks", "rain"]
 REFS = [("the cat sat on the mat",), ("the dog barks loudly", "a dog is barking"), ("sun",)]
 
@@ -89,6 +94,18 @@ def test_range_and_random_state(name: str, kind: str) -> None:
     value = score(metric, *GIVEN[kind])
     assert metric.name == name and metric.low <= value <= 1
     assert np.random.get_state()[1].tolist() == before  # type: ignore[index,union-attr]
+
+
+def test_first_use_leaves_the_random_state_alone() -> None:
+    """In a fresh process, as some libraries draw from Python's global generator when they are imported."""
+    code = (
+        "import random; before = random.getstate()\n"
+        "from anacrusis.task.metrics import score\n"
+        "score('macro-f1', [0, 1], [0, 1]); score('rougeL', ['a'], ['a']); score('bleu', ['a'], ['a'])\n"
+        "print(random.getstate() == before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=ENVIRONMENT)
+    assert done.stdout.strip() == "True"
 
 
 def random_case(kind: str, seed: int) -> tuple[Any, list[Any], int]:

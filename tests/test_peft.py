@@ -7,7 +7,6 @@ import math
 import os
 import pickle
 import sys
-import warnings
 import zipfile
 from collections import OrderedDict
 from dataclasses import replace
@@ -141,10 +140,6 @@ def test_p_tuning_is_folded_when_it_is_saved(family: str, encoder: str, tmp_path
     config = peft.PromptEncoderConfig(
         task_type=task(model), num_virtual_tokens=P, encoder_reparameterization_type=encoder, encoder_hidden_size=24
     )
-    if encoder == "LSTM":
-        with pytest.warns(UserWarning, match="MLP"):
-            config.encoder_num_layers = 1
-            warnings.warn("MLP", stacklevel=1)
     wrapped = trained(model, config, tmp_path)
     with torch.no_grad():  # a fresh encoder writes vectors near zero: make them matter
         for p in wrapped.prompt_encoder.parameters():
@@ -216,7 +211,7 @@ def test_peft_and_we_write_the_same_text(kind: str, tmp_path: Path) -> None:
             input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False, pad_token_id=0
         )
     theirs = model.tokenizer.decode(out[0, ids.shape[1] if kind == "prefix" else -6 :], skip_special_tokens=True)
-    assert write(model, prompt, [("w1 w2 w3",)], most=6)[0].split() == theirs.split()
+    assert write(model, prompt, [("w1 w2 w3",)], tokens=6)[0].split() == theirs.split()
 
 
 def test_the_card_and_the_frame(tmp_path: Path) -> None:
@@ -288,7 +283,9 @@ def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     refused(lambda: interop.load(wrong, model), "(3, 100)", "(3, 128)")
     other = folder(tmp_path / "other", {**FLAT, "task_type": "FEATURE_EXTRACTION"}, prompt_embeddings=random(P, 128))
     refused(lambda: interop.load(other), "FEATURE_EXTRACTION", "give it")
-    assert set(interop.load(other, tiny("bert")).tensors()) == {f"encoder.{i}.{s}" for i in (0, 1) for s in ("key", "value")}
+    assert set(interop.load(other, tiny("bert")).tensors()) == {
+        f"encoder.{i}.{s}" for i in (0, 1) for s in ("key", "value")
+    }
     refused(lambda: interop.load(other, tiny("distilbert")), "DistilBertForMaskedLM", "cache")
     head = folder(tmp_path / "head", CONFIG, prompt_embeddings=random(P, 32), base_model__score__weight=random(2, 32))
     refused(lambda: interop.load(head, model), "base_model.score.weight", "drop_head=True")
@@ -317,7 +314,9 @@ def test_prefixes_of_encoder_decoders_are_refused_with_the_reason(tmp_path: Path
     model = tiny("t5")
     trained(model, peft.PrefixTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=P), tmp_path)
     for given in (model, None):
-        refused(lambda given=given: interop.load(tmp_path, given), "only the decoder's self-attention", "fit a prefix here")
+        refused(
+            lambda given=given: interop.load(tmp_path, given), "only the decoder's self-attention", "fit a prefix here"
+        )
 
 
 def test_the_decoders_unread_table_is_left_out(tmp_path: Path) -> None:
@@ -386,7 +385,15 @@ def test_the_frame_goes_along_in_words(tmp_path: Path) -> None:
     )  # fmt: skip
     interop.export(Soft(vectors=random(P, 32), frame=frame), tmp_path, model)
     text = (tmp_path / "README.md").read_text()
-    for part in (r"{text}\nAnswer:", '"bad": "w1"', "Judge.", "w3", "library_name: peft", '"tiny:gpt2:0"', "Pad on the right"):
+    for part in (
+        r"{text}\nAnswer:",
+        '"bad": "w1"',
+        "Judge.",
+        "w3",
+        "library_name: peft",
+        '"tiny:gpt2:0"',
+        "Pad on the right",
+    ):
         assert part in text, text
     interop.export(prefix(tiny("mistral")), tmp_path / "window", tiny("mistral"))
     assert "more than 8 positions" in (tmp_path / "window" / "README.md").read_text()
@@ -523,7 +530,11 @@ def dept(path: Path, r: int = 4, longest: int = 12, **more: Any) -> tuple[dict[s
         **CONFIG, "peft_type": "PROMPT_TUNING_LORA", "task_type": "SEQ_2_SEQ_LM", "r": r, "lora_alpha": 8,
         "max_length": longest, **more,
     }  # fmt: skip
-    tensors = {"prompt_embeddings": random(P, 32), interop._A: random(longest, r, seed=1), interop._B: random(r, 32, seed=2)}
+    tensors = {
+        "prompt_embeddings": random(P, 32),
+        interop._A: random(longest, r, seed=1),
+        interop._B: random(r, 32, seed=2),
+    }
     return config, tensors
 
 

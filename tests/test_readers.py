@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,8 @@ def test_what_csv_writes_is_read_back(tmp_path: Path, table: list[list[str]]) ->
 def test_json_lines_and_lists_know_their_lines(tmp_path: Path) -> None:
     path = write(tmp_path, "t.jsonl", '{"text": "x\\ny", "label": 1}\n\n{"label": null, "text": "z"}\r\n')
     assert rows(path) == [("t.jsonl:1", ("x\ny", 1)), ("t.jsonl:3", ("z", None))]
+    path = write(tmp_path, "t.jsonl", '{"text": "x",\r"label": 1}\n')  # white space as JSON has it
+    assert rows(path) == [("t.jsonl:1", ("x", 1))]
     path = write(
         tmp_path, "t.json", '[\n {"text": "x",\n  "label": 1},\n {"text": "y", "label": 2}, \n{"text":"z","label":3}]\n'
     )
@@ -176,6 +179,8 @@ def test_usual_names_are_found_and_others_are_asked_for(tmp_path: Path) -> None:
     table = open_table(write(tmp_path, "t.csv", "id,Message,sentence,intent\n1,x,y,z\n"), Reading())
     assert readers.choose(table, Reading()) == (("sentence",), ("intent",))
     assert readers.choose(table, Reading(text="Message")) == (("Message",), ("intent",))
+    table = open_table(write(tmp_path, "t.csv", "Text,text,label\n1,2,3\n"), Reading())
+    assert readers.choose(table, Reading()) == (("Text",), ("label",))  # the first
     table = open_table(write(tmp_path, "u.csv", "\nbody,team\n1,x\n"), Reading())
     with pytest.raises(DataError, match=r"u.csv:2: which column holds the text\? .*Columns: body, team.* --text COL"):
         readers.choose(table, Reading())
@@ -236,7 +241,11 @@ def test_endless_line_is_not_read_into_memory(tmp_path: Path) -> None:
         file.write(b"\n")
     for name in ("t.csv", "t.jsonl"):
         path = path.rename(tmp_path / name)
+        tracemalloc.start()
         trouble(path, f"{name}:", columns=())
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 30 * readers.MAX_LINE
     many = b"y" * (readers.MAX_LINE + 1)
     for name, line in {"t.csv": 3, "t.jsonl": 1}.items():
         content = b"text,label\na,b\n" + many if name == "t.csv" else b'{"text":"' + many

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import inspect
 import json
+import os
 import random
 import subprocess
 import sys
@@ -258,6 +259,14 @@ def test_row_order_changes_nothing(tmp_path: Path) -> None:
     assert tasks[0].fingerprint == tasks[4].fingerprint
 
 
+@pytest.mark.filterwarnings("ignore::anacrusis.task.DataWarning")
+def test_row_order_changes_nothing_where_gold_contradicts() -> None:
+    rows = [*tickets(12), *[[text, "card"] for text, _ in tickets(12)], *tickets(6, 20)]
+    for split in (Split(), Split(shots=1)):
+        one = Task.from_lists(*zip(*rows, strict=True), split=split)
+        assert one == Task.from_lists(*zip(*rows[::-1], strict=True), split=split)
+
+
 def test_seed_changes_the_split_and_nothing_global() -> None:
     before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index,union-attr]
     rows = list(zip(*tickets(20), strict=True))
@@ -380,6 +389,11 @@ def test_too_few_rows_to_divide_is_said() -> None:
     with warned("valid is empty", "test is empty"):
         task = Task.from_lists(["x", "y"], [0, 1])
     assert len(task.train) == 2 and len(task.notes) == 2
+
+
+def test_a_small_share_is_at_least_one_example() -> None:
+    task = Task.from_lists(*zip(*tickets(2), strict=True), split=Split(valid=0, test=0.01))
+    assert (len(task.train), len(task.test)) == (5, 1)
 
 
 def test_multilabel_split_gives_rare_labels_their_share() -> None:
@@ -668,10 +682,9 @@ def test_import_is_light() -> None:
     code = "import sys, anacrusis.task.task; print([m for m in sys.argv[1:] if m in sys.modules])"
     heavy = ["torch", "transformers", "pandas", "sklearn", "scipy", "pyarrow", "datasets", "sacrebleu", "rouge_score"]
     path = str(Path(__file__).parents[1] / "src")
-    done = subprocess.run(
-        [sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True, env={"PYTHONPATH": path}
-    )
-    assert done.stdout.strip() == "[]"
+    environment = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, check=True, env=environment)
+    assert done.stdout.strip() == b"[]"
 
 
 def test_a_hundred_thousand_rows_take_seconds(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The generated parts of the documentation, from the Typer app and the registry.
 
-    python -m anacrusis._docs --write     docs/cli.md, and what stands between the markers in README.md, docs/methods.md
-    python -m anacrusis._docs --check     exits with 1 and names the file that is stale
+python -m anacrusis._docs --write     docs/cli.md, and what stands between the markers in README.md, docs/methods.md
+python -m anacrusis._docs --check     exits with 1 and names the file that is stale
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 import sys
 import textwrap
 import tokenize
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,11 @@ BEGIN, END = "<!-- methods -->", "<!-- /methods -->"
 KINDS = ("classification", "multilabel", "generation")
 FRAME = (
     ("readout", "auto", "how the model's output becomes an answer: label-words, lm, head, similarity or generate"),
-    ("template", "", 'how an example is written, with its columns in braces, such as "{text} Topic:"; "": by the model'),
+    (
+        "template",
+        "",
+        'how an example is written, with its columns in braces, such as "{text} Topic:"; "": by the model',
+    ),
     ("place", "auto", "where learned vectors stand: front, after-bos, back, or slots ({soft} in the template)"),
 )
 ONE_LINE = "One line a method: `anacrusis methods`. One method with its options: `anacrusis methods NAME`."
@@ -72,7 +76,9 @@ def _options(config: type, changed: Mapping[str, Any]) -> list[Option]:
     notes: dict[str, str] = {}
     for cls in reversed(config.__mro__[:-1]):
         notes |= _comments(cls)
-    return [Option(f.name, str(f.type), changed.get(f.name, _default(f)), notes.get(f.name, "")) for f in fields(config)]
+    return [
+        Option(f.name, str(f.type), changed.get(f.name, _default(f)), notes.get(f.name, "")) for f in fields(config)
+    ]
 
 
 def _default(field: Any) -> Any:
@@ -171,8 +177,8 @@ def _row(option: Option) -> tuple[str, str, str]:
     return f"`{option.name}`", f"`{option.shown}`", note
 
 
-def _markdown(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    def row(cells: tuple[str, ...]) -> str:
+def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def row(cells: Sequence[str]) -> str:
         return "| " + " | ".join(c.replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
 
     return "\n".join([row(heads), "|" + "---|" * len(heads), *map(row, rows)])
@@ -200,7 +206,9 @@ def _command(name: str, command: Any) -> Iterator[str]:
     if rows := [(f"`{p.human_readable_name}`", _help(p)) for p in arguments]:
         yield _markdown(("argument", "meaning"), rows)
     options = [p for p in command.params if p.param_type_name == "option"]
-    rows3: list[tuple[str, ...]] = [(f"`{', '.join([*p.opts, *p.secondary_opts])}`", _given(p), _help(p)) for p in options]
+    rows3: list[tuple[str, ...]] = [
+        (f"`{', '.join([*p.opts, *p.secondary_opts])}`", _given(p), _help(p)) for p in options
+    ]
     if rows3:
         yield _markdown(("option", "default", "meaning"), rows3)
 
@@ -236,7 +244,10 @@ def between_markers(text: str, inside: str) -> str | None:
 def wanted(root: Path) -> Iterator[tuple[Path, str | None]]:
     """Each file with the text that it should have; None where it lacks the markers."""
     yield root / "docs" / "cli.md", cli_page()
-    makers: tuple[tuple[str, Callable[[], str]], ...] = (("README.md", methods_table), ("docs/methods.md", methods_page))
+    makers: tuple[tuple[str, Callable[[], str]], ...] = (
+        ("README.md", methods_table),
+        ("docs/methods.md", methods_page),
+    )
     for name, make in makers:
         file = root / name
         empty = f"# Methods\n\n{BEGIN}\n{END}\n" if name == "docs/methods.md" else ""

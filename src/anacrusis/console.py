@@ -99,6 +99,47 @@ def between(value: float, low: float, high: float, *, sign: bool = False) -> str
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
+class Answers:
+    """Writes answers to stdout as they come: one a line, or the items of one JSON list.
+
+    When something goes wrong in the middle of a list, its last item is {"error": ...}, so that it is still JSON.
+    """
+
+    def __init__(self, as_json: bool):
+        self.as_json, self.items = as_json, 0
+
+    def __enter__(self) -> Answers:
+        return self
+
+    def __call__(self, inputs: Sequence[str], answer: Any, scores: Any) -> None:
+        if self.as_json:
+            given = inputs[0] if len(inputs) == 1 else list(inputs)
+            self._item({"input": given, "answer": answer, "scores": scores})
+        elif isinstance(answer, tuple):
+            print("|".join(answer) or "|")
+        else:
+            print(" ".join(str(answer).splitlines()))
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+    def _item(self, record: Any) -> None:
+        print(",\n " if self.items else "[", to_json(record), sep="", end="")
+        self.items += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self.as_json or isinstance(error, BrokenPipeError):
+            return
+        if error is not None:
+            if not self.items:
+                return  # nothing is written yet: the error is told as for any other command
+            self._item({"error": str(error) or "stopped"})
+            error.told = True  # type: ignore[attr-defined]
+        print("]" if self.items else "[]", flush=True)
+
+
 class Progress:
     """Shows a run's events on stderr: a bar on a terminal, a line now and then elsewhere, nothing when quiet."""
 

@@ -564,7 +564,7 @@ def read_torch(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             if len(tables) != 1:
                 raise PromptError("it has no data.pkl")
             folder = tables[0].removesuffix("data.pkl")
-            if folder + "byteorder" in archive.namelist() and archive.read(folder + "byteorder") != b"little":
+            if folder + "byteorder" in archive.namelist() and _stored(archive, folder + "byteorder", 16) != b"little":
                 raise PromptError("its numbers are big-endian")
             whole = _Listing(archive, folder).read(_stored(archive, tables[0], 1 << 24))
     except (PromptError, OSError, EOFError, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError,

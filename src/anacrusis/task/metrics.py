@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -167,13 +168,11 @@ def _exact(predictions: Any, gold: Any) -> Floats:
 def _rouge_l(predictions: Sequence[str], gold: Sequence[Sequence[str]]) -> Floats:
     """F of the longest common subsequence of words, for the best reference. Its words are of a-z and 0-9 only: for
     other scripts use chrf."""
-    state = random.getstate()
     try:
-        from rouge_score import rouge_scorer
+        with _random_kept():
+            from rouge_score import rouge_scorer
     except ModuleNotFoundError as error:
         raise MissingExtra("rouge-score", "text-metrics", "The metric rougeL") from error
-    finally:
-        random.setstate(state)  # what it imports in turn (rich) draws from the global generator
     scorer = rouge_scorer.RougeScorer(["rougeL"])
     pairs = zip(predictions, gold, strict=True)
     return np.array([scorer.score_multi(list(refs), p)["rougeL"].fmeasure for p, refs in pairs], dtype=np.float64)
@@ -182,13 +181,27 @@ def _rouge_l(predictions: Sequence[str], gold: Sequence[Sequence[str]]) -> Float
 # --- over the whole corpus
 
 
+@contextmanager
+def _random_kept() -> Iterator[None]:
+    """Puts Python's global random state back. Some libraries, or what they import (rich), draw from it on import."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+def _sklearn() -> Any:
+    with _random_kept():
+        from sklearn import metrics
+    return metrics
+
+
 def _macro_f1(predictions: NDArray[Any], gold: NDArray[Any], classes: int) -> float:
     """The mean F1 over all C classes; a class that neither gold nor predictions have counts as 0."""
-    from sklearn.metrics import f1_score
-
     if predictions.ndim == 2:
-        return float(f1_score(gold, predictions > 0, average="macro", zero_division=0))
-    return float(f1_score(gold, predictions, labels=list(range(classes)), average="macro", zero_division=0))
+        return float(_sklearn().f1_score(gold, predictions > 0, average="macro", zero_division=0))
+    return float(_sklearn().f1_score(gold, predictions, labels=list(range(classes)), average="macro", zero_division=0))
 
 
 def _macro_f1_weigh(predictions: NDArray[Any], gold: NDArray[Any], classes: int) -> Weigh:
@@ -201,9 +214,7 @@ def _macro_f1_weigh(predictions: NDArray[Any], gold: NDArray[Any], classes: int)
 
 def _micro_f1(predictions: NDArray[Any], gold: NDArray[Any], classes: int) -> float:
     """F1 over all N x C decisions."""
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(gold, predictions > 0, average="micro", zero_division=0))
+    return float(_sklearn().f1_score(gold, predictions > 0, average="micro", zero_division=0))
 
 
 def _micro_f1_weigh(predictions: NDArray[Any], gold: NDArray[Any], classes: int) -> Weigh:
@@ -216,11 +227,9 @@ def _micro_f1_weigh(predictions: NDArray[Any], gold: NDArray[Any], classes: int)
 
 def _matthews(predictions: NDArray[Any], gold: NDArray[Any], classes: int) -> float:
     """Matthews' correlation, 0 where gold or predictions are all of one class. "No answer" is a class of its own."""
-    from sklearn.metrics import matthews_corrcoef
-
     if len(np.unique(gold)) < 2 or len(np.unique(predictions)) < 2:
         return 0.0  # its definition; sklearn says the same, with a warning
-    return float(matthews_corrcoef(gold, predictions))
+    return float(_sklearn().matthews_corrcoef(gold, predictions))
 
 
 def _matthews_weigh(predictions: NDArray[Any], gold: NDArray[Any], classes: int) -> Weigh:
@@ -243,12 +252,11 @@ def _counts(predictions: NDArray[Any], gold: NDArray[Any], classes: range) -> Fl
 
 def _map(predictions: NDArray[Any], gold: NDArray[Any], classes: int) -> float:
     """Mean over the classes of average precision. Classes without a positive example have none and are left out."""
-    from sklearn.metrics import average_precision_score
-
     present = np.flatnonzero(gold.any(axis=0))
     if not len(present):
         return math.nan
-    return float(np.mean([average_precision_score(gold[:, c], predictions[:, c]) for c in present]))
+    average = _sklearn().average_precision_score
+    return float(np.mean([average(gold[:, c], predictions[:, c]) for c in present]))
 
 
 def _map_weigh(predictions: NDArray[Any], gold: NDArray[Any], classes: int) -> Weigh:

@@ -106,13 +106,12 @@ def _take(pool: Pool, quotas: Mapping[str, int]) -> tuple[list[Example], Pool]:
     taken: list[Group] = []
     rest: Pool = {}
     for name, groups in pool.items():
-        room, left = quotas[name], len(groups)
+        room = quotas[name]
         rest[name] = []
         for group in groups:
-            size = len(group[1])
-            if size <= room and left > 1:
+            if len(group[1]) <= room:
                 taken.append(group)
-                room, left = room - size, left - 1
+                room -= len(group[1])
             else:
                 rest[name].append(group)
     return _ordered(taken), rest

@@ -237,11 +237,8 @@ class Task:
         """
         if not source:
             raise DataError("this task was made from values in memory: there is nothing to read it from again")
-        given = dict(source["reading"])
-        for key in ("text", "label"):  # JSON has no tuples
-            given[key] = tuple(given[key]) if isinstance(given[key], list) else given[key]
         choice = _Choice(source["words"], Split(**source["split"]), source["metric"])
-        return _from_files(source["paths"], source["form"], Reading(**given), choice)
+        return _from_files(source["paths"], source["form"], Reading(**source["reading"]), choice)
 
     # --- using
 
@@ -521,9 +518,7 @@ def _example(item: _Item, kind: Kind, labels: Mapping[str, int]) -> Example:
 def _words(given: Words, labels: tuple[str, ...], kind: Kind) -> tuple[str, ...]:
     plain = tuple(label.replace("_", " ").replace("-", " ").strip() for label in labels)
     # two labels must not share a word: "a_b" and "a-b" keep their names
-    default = tuple(
-        p if p and plain.count(p) == 1 and p not in labels else n for p, n in zip(plain, labels, strict=True)
-    )
+    default = tuple(p if p and plain.count(p) == 1 else n for p, n in zip(plain, labels, strict=True))
     if given is None:
         return default
     if kind == "generation":

@@ -126,7 +126,7 @@ class Trainer:
         self.every = options.validate_every or min(self.per_epoch, max(1, self.total))
         self.optimizer = self._optimizer()
         self.plans: dict[int, list[list[int]]] = {}
-        self.inert = {t.name for s in self.recipe.stages for t in (s.terms or self.recipe.terms)}
+        self.inert = {t.name: 0 for s in self.recipe.stages for t in (s.terms or self.recipe.terms)}
         self._cache()
         self.observe({"event": "begin", "steps": self.total, "train": len(self.rows), "valid": len(self.valid_rows),
                       "parameters": sum(p.numel() for g in self.groups for p in g.parameters)})  # fmt: skip
@@ -241,13 +241,17 @@ class Trainer:
         return Head(self.head.weight, self.head.bias) if self.head else None
 
     def _report_inert(self, losses: dict[str, Tensor], moving: Sequence[Tensor]) -> None:
-        """Once a term: say so when its gradient reaches nothing that moves."""
+        """Say so when a term's gradient reached nothing that moves in the first steps (in one alone it may vanish: a
+        distance from the start does)."""
         for name in [n for n in losses if n in self.inert]:
-            self.inert.discard(name)
             found: list[Tensor | None] = [None] * len(moving)
             if losses[name].requires_grad:
                 found = list(torch.autograd.grad(losses[name], list(moving), retain_graph=True, allow_unused=True))
-            if not any(g is not None and bool(g.abs().sum() > 0) for g in found):
+            self.inert[name] += 1
+            if any(g is not None and not bool((g == 0).all()) for g in found):
+                del self.inert[name]
+            elif self.inert[name] == 4:
+                del self.inert[name]
                 warnings.warn(f"the term {name!r} moves nothing: its gradient reaches no parameter", stacklevel=2)
 
     def _apply(self, moving: Sequence[Tensor]) -> None:

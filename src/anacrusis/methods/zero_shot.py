@@ -1,0 +1,56 @@
+"""Zero-shot: the frozen model as it is, asked in words. No example is used.
+
+    label words (models that predict words): scores_c = log p(word_c | instruction, text) up to a constant, (B, C)
+    similarity (encoders): scores_c = 20 cos(pool(text), pool(word_c)), (B, C)
+
+Paper: none; asking in words: Radford et al. 2019, similarity to label texts: Reimers and Gurevych 2019,
+    https://arxiv.org/abs/1908.10084
+Departure: only the first token of a label word is scored. Where two words begin with the same token, similarity is used,
+    which a causal model does badly: give other words to the task.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..model.readout import reader
+from ..prompt.values import Text
+from ..registry import Method, register
+from ..tune.recipe import Problem
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZeroShotConfig:
+    instruction: str = "auto"  # stands before the text; auto: one that lists the label words, if words are scored
+
+
+def build(config: ZeroShotConfig, problem: Problem) -> Text:
+    frame = problem.frame
+    if frame.readout == "head":  # nothing is trained here
+        frame = replace(frame, readout="similarity")
+    instruction = _options(problem) if config.instruction == "auto" else config.instruction
+    frame = replace(frame, instruction=instruction)
+    reader(problem.model, frame)  # says so when the model cannot do it
+    return Text(frame=frame)
+
+
+def _options(problem: Problem) -> str:
+    """An instruction that lists the label words, or nothing where they would fill a quarter of the model."""
+    if problem.frame.readout not in ("label-words", "lm"):
+        return ""
+    text = f"Answer with one of: {', '.join(problem.frame.words)}."
+    return text if len(problem.model.renderer(problem.frame).ids(text)) <= problem.model.limit // 4 else ""
+
+
+register(
+    Method(
+        name="zero-shot",
+        summary="baseline: the model as it is, by label words or by similarity to them",
+        config=ZeroShotConfig,
+        build=build,
+        paper="[Reimers and Gurevych 2019](https://arxiv.org/abs/1908.10084)",
+        engine="baseline",
+        needs=frozenset({"features"}),
+        kinds=frozenset({"classification", "generation"}),
+    )
+)
