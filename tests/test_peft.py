@@ -185,6 +185,9 @@ def test_a_multitask_prompt_is_folded_for_the_task_asked_for(tmp_path: Path) -> 
         same(ours, theirs, by_us(model, None, ids, mask))
     refused(lambda: interop.load(tmp_path, model), "2 tasks", "task=0 to 1")
     refused(lambda: interop.load(tmp_path, model, task=2), "task is 2")
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    save_file({**tensors, "prefix_task_rows": random(2, 3, 32)}, tmp_path / "adapter_model.safetensors")
+    refused(lambda: interop.load(tmp_path, model, task=1), "(2, 3, 2)", "(2, 3, 32)")
 
 
 def test_a_sliding_window_is_said_and_exact_inside(tmp_path: Path) -> None:
@@ -272,6 +275,7 @@ def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     soft = folder(tmp_path / "soft", CONFIG, prompt_embeddings=random(P, 48))
     refused(lambda: interop.load(soft, model), "48 values", "tiny:gpt2:0 has hidden size 32")
     assert interop.load(soft).length == P
+    refused(lambda: interop.load(soft, task=0), "task is 0", "one prompt for all")
     refused(lambda: interop.load(soft, tiny("t5")), "CAUSAL_LM", "encoder-decoder")
     short = folder(tmp_path / "short", CONFIG, prompt_embeddings=random(P - 1, 32))
     refused(lambda: interop.load(short), "(2, 32)", "3 virtual tokens")
@@ -283,9 +287,7 @@ def test_folders_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     refused(lambda: interop.load(wrong, model), "(3, 100)", "(3, 128)")
     other = folder(tmp_path / "other", {**FLAT, "task_type": "FEATURE_EXTRACTION"}, prompt_embeddings=random(P, 128))
     refused(lambda: interop.load(other), "FEATURE_EXTRACTION", "give it")
-    assert set(interop.load(other, tiny("bert")).tensors()) == {
-        f"encoder.{i}.{s}" for i in (0, 1) for s in ("key", "value")
-    }
+    assert "encoder.1.key" in interop.load(other, tiny("bert")).tensors()
     refused(lambda: interop.load(other, tiny("distilbert")), "DistilBertForMaskedLM", "cache")
     head = folder(tmp_path / "head", CONFIG, prompt_embeddings=random(P, 32), base_model__score__weight=random(2, 32))
     refused(lambda: interop.load(head, model), "base_model.score.weight", "drop_head=True")
@@ -307,7 +309,8 @@ def test_folders_that_are_not_prompts_are_refused(tmp_path: Path) -> None:
     refused(lambda: interop.load(tmp_path), "no weights")
     (tmp_path / "adapter_model.safetensors").write_bytes(b"nonsense")
     refused(lambda: interop.load(tmp_path), "damaged")
-    refused(lambda: interop.load(folder(tmp_path / "none", CONFIG, x=random(2))), "no tensor prompt_embeddings")
+    none = folder(tmp_path / "none", CONFIG, prefix_task_cols=random(2))
+    refused(lambda: interop.load(none), "no tensor prompt_embeddings")
 
 
 def test_prefixes_of_encoder_decoders_are_refused_with_the_reason(tmp_path: Path) -> None:
@@ -355,25 +358,27 @@ def test_what_we_export_peft_saves_back_unchanged(tmp_path: Path) -> None:
     model = tiny("llama")
     for i, prompt in enumerate((Soft(vectors=random(P, 32), frame=FRONT), prefix(model))):
         wrapped = reopened(model, interop.export(prompt, tmp_path / f"{i}", model))
-        wrapped.save_pretrained(str(tmp_path / f"{i}-again"))
+        with pytest.warns(UserWarning, match="Could not find a config file"):  # PEFT looks the base model up
+            wrapped.save_pretrained(str(tmp_path / f"{i}-again"))
         assert interop.load(tmp_path / f"{i}-again", model, prompt.frame).same(prompt)
 
 
 def test_the_model_is_not_needed_where_the_prompt_says_enough(tmp_path: Path) -> None:
     model = tiny("qwen2")
     ids, mask = texts()
-    for i, (prompt, more) in enumerate(
-        [
-            (Soft(vectors=random(P, 32), frame=Frame(place="auto")), {"task_type": "CAUSAL_LM"}),
-            (Soft(vectors=random(P, 32), card={"task_type": "CAUSAL_LM"}), {}),
-            (prefix(model), {}),
-        ]
-    ):
-        wrapped = reopened(model, interop.export(prompt, tmp_path / str(i), **more))
+    given: list[tuple[Prompt, str | None]] = [
+        (Soft(vectors=random(P, 32), frame=Frame(place="auto")), "CAUSAL_LM"),
+        (Soft(vectors=random(P, 32), card={"task_type": "CAUSAL_LM"}), None),
+        (prefix(model), None),
+    ]
+    for i, (prompt, said) in enumerate(given):
+        wrapped = reopened(model, interop.export(prompt, tmp_path / str(i), task_type=said))
         same(by_peft(wrapped, model, ids, mask), by_us(model, prompt, ids, mask), by_us(model, None, ids, mask))
     interop.export(prefix(tiny("bert")), tmp_path / "bert")
     assert json.loads((tmp_path / "bert" / "adapter_config.json").read_text())["task_type"] == "FEATURE_EXTRACTION"
-    refused(lambda: interop.export(Soft(vectors=random(P, 32)), tmp_path / "x"), "Give the model", "CAUSAL_LM")
+    soft = Soft(vectors=random(P, 32), card={"task_type": "SEQ_CLS"})  # imported without its classifier
+    refused(lambda: interop.export(soft, tmp_path / "x"), "Give the model", "CAUSAL_LM")
+    refused(lambda: interop.export(soft, tmp_path / "x", task_type="SEQ_CLS"), "'SEQ_CLS'", "without a classifier")
     assert not (tmp_path / "x").exists()
 
 
@@ -385,15 +390,7 @@ def test_the_frame_goes_along_in_words(tmp_path: Path) -> None:
     )  # fmt: skip
     interop.export(Soft(vectors=random(P, 32), frame=frame), tmp_path, model)
     text = (tmp_path / "README.md").read_text()
-    for part in (
-        r"{text}\nAnswer:",
-        '"bad": "w1"',
-        "Judge.",
-        "w3",
-        "library_name: peft",
-        '"tiny:gpt2:0"',
-        "Pad on the right",
-    ):
+    for part in (r"{text}\nAnswer:", '"bad": "w1"', "Judge.", "w3", "library_name: peft", "tiny:gpt2:0", "Pad on the"):
         assert part in text, text
     interop.export(prefix(tiny("mistral")), tmp_path / "window", tiny("mistral"))
     assert "more than 8 positions" in (tmp_path / "window" / "README.md").read_text()
@@ -432,10 +429,13 @@ def test_what_peft_cannot_say_is_refused(tmp_path: Path) -> None:
     good = prefix(gpt2)
     no(replace(good, shift=0), gpt2, "positions by 0", "position 3")
     keys, values = good.keys["decoder"], good.values["decoder"]
-    ragged = {"keys": {"decoder": (keys[0], keys[1][:, :2])}, "values": {"decoder": (values[0], values[1][:, :2])}}
+    ragged: Any = {"keys": {"decoder": (keys[0], keys[1][:, :2])}, "values": {"decoder": (values[0], values[1][:, :2])}}
     no(replace(good, **ragged), gpt2, "differ in shape", "(4, 2, 8)")
     no(replace(good, seen={"decoder": torch.ones(1, P, dtype=torch.bool)}), gpt2, "by row")
-    rows = {"keys": {"decoder": tuple(k[None] for k in keys)}, "values": {"decoder": tuple(v[None] for v in values)}}
+    rows: Any = {
+        "keys": {"decoder": tuple(k[None] for k in keys)},
+        "values": {"decoder": tuple(v[None] for v in values)},
+    }
     no(replace(good, **rows), gpt2, "by row")
     no(prefix(gpt2, 0), gpt2, "no columns")
     no(good, tiny("llama"), "4 heads x 8", "2 heads x 8")
@@ -443,7 +443,7 @@ def test_what_peft_cannot_say_is_refused(tmp_path: Path) -> None:
     no(prefix(tiny("distilbert")), tiny("distilbert"), "cache")
     no(good, t5, "encoder-decoder")
     no(replace(good, keys={"cross": keys}, values={"cross": values}), None, "encoder-decoder")
-    both = {"keys": {"encoder": keys, "decoder": keys}, "values": {"encoder": values, "decoder": values}}
+    both: Any = {"keys": {"encoder": keys, "decoder": keys}, "values": {"encoder": values, "decoder": values}}
     no(replace(good, **both), None, "encoder-decoder")
 
 
@@ -454,7 +454,7 @@ def test_saved_tensors_are_read_without_unpickling(tmp_path: Path) -> None:
     table = random(6, 4)
     saved: dict[str, Tensor] = {
         "plain": table, "view": table[2:5, 1:], "turned": table.T, "half": table.half(), "brain": table.bfloat16(),
-        "whole": torch.arange(5), "double": table.double(), "parameter": torch.nn.Parameter(table), "number": table[1, 2],
+        "whole": torch.arange(5), "double": table.double(), "parameter": torch.nn.Parameter(table), "one": table[1, 2],
     }  # fmt: skip
     torch.save(saved, tmp_path / "a.bin")
     torch.save(OrderedDict(saved), tmp_path / "b.bin")
@@ -525,17 +525,11 @@ def test_files_of_other_things_are_refused(tmp_path: Path) -> None:
 # what others trained
 
 
-def dept(path: Path, r: int = 4, longest: int = 12, **more: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    config = {
-        **CONFIG, "peft_type": "PROMPT_TUNING_LORA", "task_type": "SEQ_2_SEQ_LM", "r": r, "lora_alpha": 8,
-        "max_length": longest, **more,
-    }  # fmt: skip
-    tensors = {
-        "prompt_embeddings": random(P, 32),
-        interop._A: random(longest, r, seed=1),
-        interop._B: random(r, 32, seed=2),
-    }
-    return config, tensors
+def dept(r: int = 4, longest: int = 12) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A small folder of DePT's: configuration and tensors."""
+    own = {"peft_type": "PROMPT_TUNING_LORA", "task_type": "SEQ_2_SEQ_LM", "r": r, "lora_alpha": 8}
+    low, high = random(longest, r, seed=1), random(r, 32, seed=2)
+    return {**CONFIG, **own}, {"prompt_embeddings": random(P, 32), interop._A: low, interop._B: high}
 
 
 def by_dept(model: Model, tensors: dict[str, Tensor], scale: float, ids: Tensor, mask: Tensor) -> Tensor:
@@ -551,7 +545,7 @@ def by_dept(model: Model, tensors: dict[str, Tensor], scale: float, ids: Tensor,
 @pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_model.bin"])
 def test_a_decomposed_prompt_becomes_vectors_and_offsets(file: str, tmp_path: Path) -> None:
     model = tiny("t5")
-    config, tensors = dept(tmp_path)
+    config, tensors = dept()
     folder(tmp_path, config, x=random(1))
     (tmp_path / "adapter_model.safetensors").unlink()
     (save_file if file.endswith("safetensors") else torch.save)(tensors, tmp_path / file)
@@ -564,7 +558,7 @@ def test_a_decomposed_prompt_becomes_vectors_and_offsets(file: str, tmp_path: Pa
 
 
 def test_a_decomposed_prompt_that_lacks_something_says_so(tmp_path: Path) -> None:
-    config, tensors = dept(tmp_path)
+    config, tensors = dept()
     folder(tmp_path, config, prompt_embeddings=tensors["prompt_embeddings"])
     with pytest.warns(UserWarning, match="incomplete: the low-rank offsets"):
         prompt = interop.load(tmp_path)

@@ -99,7 +99,7 @@ def test_encoding_as_told(tmp_path: Path) -> None:
             rows(tmp_path / "t.csv", encoding=unknown)
 
 
-CELL = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=8)
+CELL = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 
 
 @given(st.integers(1, 4).flatmap(lambda n: st.lists(st.lists(CELL, min_size=n, max_size=n), min_size=1, max_size=6)))

@@ -54,6 +54,13 @@ class Option:
             return ",".join(map(str, value))
         return '""' if value == "" else str(value)
 
+    @property
+    def meaning(self) -> str:
+        """The note, behind the values that are possible where these are few."""
+        choices = re.fullmatch(r"Literal\[(.*)\]", self.kind)
+        known = re.sub("[\"']", "", choices[1]) if choices else ""
+        return "; ".join(p for p in (known, self.note) if p)
+
 
 def own_options(method: Method) -> list[Option]:
     return _options(method.config, {})
@@ -124,9 +131,13 @@ def serves(method: Method) -> str:
 
 
 def paper_of(method: Method) -> tuple[str, str]:
-    """Text and address of the method's Markdown link."""
+    """Text and address of the method's Markdown link, if any."""
     found = re.fullmatch(r"\[(.*)\]\((.*)\)", method.paper.strip())
-    return (found[1], found[2]) if found else (method.paper, "")
+    return (found[1], found[2]) if found else ("", "")
+
+
+def _link(method: Method) -> str:
+    return method.paper if paper_of(method)[1] else ""
 
 
 # --- pages
@@ -134,7 +145,7 @@ def paper_of(method: Method) -> tuple[str, str]:
 
 def methods_table() -> str:
     """For README.md: a line a method."""
-    rows = [(f"`{m.name}`", m.summary, m.paper, serves(m)) for m in by_engine()]
+    rows = [(f"`{m.name}`", m.summary, _link(m), serves(m)) for m in by_engine()]
     return f"{_markdown(('method', 'what it does', 'paper', 'tasks'), rows)}\n\n{ONE_LINE}"
 
 
@@ -153,7 +164,7 @@ def methods_page() -> str:
 
 
 def _method_section(method: Method) -> str:
-    lines = [f"## {method.name}", "", f"{_sentence(method.summary)} {_sentence(method.paper)}".strip(), ""]
+    lines = [f"## {method.name}", "", f"{_sentence(method.summary)} {_sentence(_link(method))}".strip(), ""]
     lines.append(f"Tasks: {serves(method)}. Models: {', '.join(sorted(method.arrangements))}, ")
     lines[-1] += f"with {', '.join(sorted(method.needs)) or 'no particular capability'}."
     lines += ["", "```text", source_of(method), "```"]
@@ -171,10 +182,7 @@ def _sentence(text: str) -> str:
 
 
 def _row(option: Option) -> tuple[str, str, str]:
-    choices = re.fullmatch(r"Literal\[(.*)\]", option.kind)
-    known = choices[1].replace('"', "").replace("'", "") if choices else ""
-    note = "; ".join(p for p in (f"one of {known}" if known else "", option.note) if p)
-    return f"`{option.name}`", f"`{option.shown}`", note
+    return f"`{option.name}`", f"`{option.shown}`", option.meaning
 
 
 def _markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -372,7 +372,7 @@ def fit(
     task = _quietly(_group(Data, ctx).read)
     first = os.environ.get("RANK", "0") == "0"  # of several processes that train together, one speaks
     with console.Progress(quiet or not first) as show, _resumable(show, run):
-        show.phase("loading")
+        show.phase("loading", brief=True)
         from .registry import get
         from .runs.run import divide
         from .runs.run import fit as learn
@@ -423,7 +423,7 @@ def evaluate(
     For example: anacrusis evaluate tickets new-tickets.csv --text message --label team
     """
     with console.Progress(quiet) as show:
-        show.phase("loading")
+        show.phase("loading", brief=True)
         from .measure.evaluate import evaluate as score_on
 
         prompt = _load(folder)
@@ -504,8 +504,7 @@ def methods(
         if as_json:
             console.emit([_method_record(m) for m in found])
             return
-        rows = [(m.name, m.summary, _docs.serves(m), _docs.paper_of(m)[0]) for m in found]
-        console.table(("method", "what it does", "tasks", "paper"), rows)
+        console.table(("method", "what it does", "paper"), [(m.name, m.summary, _docs.paper_of(m)[0]) for m in found])
         console.line("One method with its options: anacrusis methods NAME")
         return
     method = get(name)
@@ -516,7 +515,7 @@ def methods(
     }
     if as_json:
         described = {
-            k: [{"name": o.name, "default": o.default, "meaning": o.note} for o in v] for k, v in groups.items()
+            k: [{"name": o.name, "default": o.default, "meaning": o.meaning} for o in v] for k, v in groups.items()
         }
         console.emit({**_method_record(method), "description": _docs.source_of(method), **described})
         return
@@ -528,7 +527,7 @@ def methods(
     for title, options in groups.items():
         if options:
             console.line()
-            console.table((title, "default", "meaning"), [(o.name, o.shown, o.note) for o in options])
+            console.table((title, "default", "meaning"), [(o.name, o.shown, o.meaning) for o in options])
     console.line(f"Change them: anacrusis fit DATA --method {method.name} --set NAME=VALUE")
 
 
@@ -573,7 +572,7 @@ def resume(
     if out is not None:
         _check_out(out)
     with console.Progress(quiet) as show:
-        show.phase("loading")
+        show.phase("loading", brief=True)
         from .runs.run import load, read_plan
         from .runs.run import resume as go_on
 
@@ -656,7 +655,7 @@ def demo(
     """Learn a prompt on 328 messages to a webshop, beside three baselines. Two to three minutes, no download."""
     _check_out(out)
     with console.Progress(quiet) as show:
-        show.phase("loading")
+        show.phase("loading", brief=True)
         from . import demo as show_case
 
         found = show_case.run(show)

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,7 +18,9 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+WIDE = 100  # columns from which there is room for a bar beside its numbers
 PIPED_WIDTH = 200  # columns of a table that is not written to a terminal: rows stay whole for grep and awk
+NARROWEST = 14  # columns that a table's second and further columns need, the gap before them included
 LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
 
 
@@ -58,24 +60,32 @@ def to_json(record: Any) -> str:
     return json.dumps(record, ensure_ascii=not spelled, allow_nan=False)
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """A table on stdout. right: the heads of columns with numbers. Nothing is cut off: narrow columns wrap."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for head in heads:
-        made.add_column(head, justify="right" if head in right else "left", overflow="fold")
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """A table on stdout. right: the heads of columns with numbers. Nothing is cut off, and first cells never wrap.
+
+    Where the terminal leaves the other columns too little room, each row becomes a block of lines.
+    """
+    console = out()
+    first = max(len(row[0]) for row in rows)
+    if first + (len(heads) - 1) * NARROWEST > console.width:
+        for row in rows:
+            line(row[0], style="bold")
+            for head, cell in zip(heads[1:], row[1:], strict=True):
+                line(f"  {head}: {cell}")
+        return
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for i, head in enumerate(heads):
+        made.add_column(head, justify="right" if head in right else "left", overflow="fold", no_wrap=i == 0)
     for row in rows:
         made.add_row(*row)
-    out().print(made)
+    console.print(made)
 
 
-def facts(rows: Iterable[tuple[str, str]]) -> None:
+def facts(rows: Sequence[tuple[str, str]]) -> None:
     """Names and values on stdout, one pair a line."""
-    made = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    made.add_column(style="bold", no_wrap=True)
-    made.add_column(overflow="fold")
-    for row in rows:
-        made.add_row(*row)
-    out().print(made)
+    wide = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        line(f"{name:<{wide}}  {value}")
 
 
 def line(text: str = "", style: str = "") -> None:
@@ -94,8 +104,7 @@ def shown(path: str | Path) -> str:
     return shlex.quote(str(path))
 
 
-def between(value: float, low: float, high: float, *, sign: bool = False) -> str:
-    form = "+.3f" if sign else ".3f"
+def between(value: float, low: float, high: float, form: str = ".3f") -> str:
     return f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
@@ -156,7 +165,8 @@ class Progress:
         console = err()
         if not quiet and console.is_terminal and not console.is_dumb_terminal:
             self._bar = RichProgress(
-                SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(20),
+                SpinnerColumn(), TextColumn("{task.description}", markup=False),
+                *([BarColumn(20)] if console.width >= WIDE else []),
                 TextColumn("{task.fields[counts]}", markup=False), console=console, transient=True,
             )  # fmt: skip
 
@@ -192,12 +202,12 @@ class Progress:
         elif kind == "step":
             self._step(event["step"], event["of"], f"loss {event['loss']:.3f}")
 
-    def phase(self, text: str) -> None:
-        """What happens now, of unknown length."""
+    def phase(self, text: str, *, brief: bool = False) -> None:
+        """What happens now, of unknown length. brief: not worth a line where lines stay."""
         text = self._titled(text)
         if self._bar is not None:
             self._bar.update(self._task, description=text, total=None, completed=0, counts="", visible=True)
-        elif not self.quiet:
+        elif not self.quiet and not brief:
             say(text)
 
     def note(self, text: str) -> None:
@@ -233,7 +243,7 @@ class Progress:
         now = time.monotonic()
         pace = (now - self._began) / max(1, step - self._first)
         left = f"{_duration(pace * (of - step))} left"
-        parts = [f"{step}/{of}", *(p for p in (more, self.best) if p), left]
+        parts = [f"{step}/{of}", left, *(p for p in (more, self.best) if p)]
         if self._bar is not None:
             self._bar.update(self._task, completed=step, counts="  ".join(parts))
         elif not self.quiet and now - self._line_at >= LINE_SECONDS:

@@ -19,8 +19,9 @@ from .task import Task
 MODEL = "builtin:minilm"
 BASELINES = ("majority", "zero-shot", "linear-probe")
 LEARNED = "residual-prompt-tuning"
+OPTIONS: dict[str, Any] = {}  # of LEARNED, other than its defaults
 YARDSTICK = "linear-probe"  # what the learned prompt is compared with
-HEADS = ("method", "accuracy", "macro-f1", "trained parameters", "seconds")
+HEADS = ("method", "accuracy", "macro-f1", "trained", "seconds")
 SENTENCES = (
     "I was charged twice for the same kettle, please send one of the two payments back.",
     "The courier says he rang, but I was at home all day and nobody came.",
@@ -44,18 +45,20 @@ class Found:
         task = self.task
         return (
             f"{MODEL} stays frozen; it learned from {len(task.train)} messages of {len(task.labels)} teams, "
-            f"chose by {len(task.valid)} others and is scored on {len(task.test)} that nothing has seen."
+            f"chose by {len(task.valid)} others and is scored on {len(task.test)} that nothing has seen. In brackets: "
+            "95 % intervals. Trained: how many parameters."
         )
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The table's, as HEADS names them; 95 % intervals in brackets."""
-        rows = []
+        """The table's, as HEADS names them."""
+        rows: list[tuple[str, ...]] = []
         for run in self.runs:
             score = run.score
             assert score is not None
             f1 = score.others["macro-f1"]
             rows.append(
-                (run.plan.method, between(score.value, score.low, score.high), between(f1.value, f1.low, f1.high),
+                (run.plan.method, between(score.value, score.low, score.high, ".2f"),
+                 between(f1.value, f1.low, f1.high, ".2f"),
                  f"{run.parameters:,}", f"{run.seconds:.1f}")
             )  # fmt: skip
         return rows
@@ -63,7 +66,7 @@ class Found:
     def verdict(self) -> str:
         """The comparison in one sentence, as strong as the numbers are and no stronger."""
         gain, n = self.gain, len(self.task.test)
-        told = f"{LEARNED} minus {YARDSTICK}: {between(gain.value, gain.low, gain.high, sign=True)} accuracy"
+        told = f"{LEARNED} minus {YARDSTICK}: {between(gain.value, gain.low, gain.high, '+.2f')} accuracy"
         if gain.low <= 0 <= gain.high:
             return f"{told} (95 % interval, paired): not distinguishable from 0 on {n} test messages."
         better = "better" if gain.value > 0 else "worse"
@@ -96,8 +99,18 @@ def run(show: Progress, seed: int = 0) -> Found:
         runs = []
         for i, name in enumerate(names, 1):
             show.title = f"[{i}/{len(names)}] {name}"
-            show.phase("fitting")
-            runs.append(fit(name, model, task, seed=seed, folder=Path(folder) / name, observe=show))
+            show.phase("fitting", brief=True)
+            runs.append(
+                fit(
+                    name,
+                    model,
+                    task,
+                    seed=seed,
+                    folder=Path(folder) / name,
+                    observe=show,
+                    options=OPTIONS if name == LEARNED else None,
+                )
+            )
     scores = {r.plan.method: r.score for r in runs}
     ours, theirs = scores[LEARNED], scores[YARDSTICK]
     assert ours is not None and theirs is not None  # the messages have a test split

@@ -8,7 +8,7 @@ Wilson's, [n / (n + z^2), 1].
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..task import Example, Metric, golds_of
-from ..task.metrics import aligned, find, score
+from ..task.metrics import Golds, aligned, find, score
 
 LOOP = 500  # resamples at most for metrics that have to be scored anew for each (none of ours: Metric.weigh)
 BLOCK = 2_000_000  # weights held at a time while resampling
@@ -40,7 +40,7 @@ class Interval:
 def bootstrap(
     metric: str | Metric,
     predictions: Any,
-    golds: Sequence[Any],
+    golds: Golds,
     *,
     classes: int | None = None,
     n: int = 2000,
@@ -63,7 +63,7 @@ def paired(
     metric: str | Metric,
     predictions_a: Any,
     predictions_b: Any,
-    golds: Sequence[Any],
+    golds: Golds,
     *,
     classes: int | None = None,
     n: int = 2000,
@@ -82,8 +82,8 @@ def paired(
     return _interval(value, curve, len(golds), level, (-span, span))
 
 
-def _golds(golds: Sequence[Any]) -> Sequence[Any]:
-    return golds_of(golds) if len(golds) and isinstance(golds[0], Example) else golds
+def _golds(golds: Golds) -> Golds:
+    return golds_of(list(golds)) if len(golds) and isinstance(golds[0], Example) else golds
 
 
 def _curve(metric: Metric, given: tuple[Any, Any, int], n: int, seed: int) -> NDArray[np.float64]:

@@ -171,13 +171,20 @@ def _vectors(
             f"{' in two stacks' if two else ''} make it ({rows}, H)"
         )
     kind = config["peft_type"]
+    if task is not None and kind != "MULTITASK_PROMPT_TUNING":
+        raise PromptError(f"task is {task}, but {path} is of type {kind}: one prompt for all")
     if kind == "MULTITASK_PROMPT_TUNING":
         if two:
             raise PromptError(
                 f"{path}: this multitask prompt also stands before the decoder's input, where Anacrusis puts none"
             )
         cols, lines = _want(tensors, "prefix_task_cols", path), _want(tensors, "prefix_task_rows", path)
-        tasks = cols.shape[0]
+        tasks, r, H = cols.shape[0], cols.shape[-1], vectors.shape[1]
+        if cols.shape != (tasks, P, r) or lines.shape != (tasks, r, H):
+            raise PromptError(
+                f"{path}: prefix_task_cols is {tuple(cols.shape)} and prefix_task_rows {tuple(lines.shape)}; {P} "
+                f"virtual tokens of {H} values make them (tasks, {P}, r) and (tasks, r, {H})"
+            )
         if task is None and tasks > 1:
             raise PromptError(f"{path} holds prompts for {tasks} tasks; say which: task=0 to {tasks - 1}")
         if not 0 <= (task or 0) < tasks:
@@ -304,7 +311,11 @@ def export(
     if model is not None:
         check(prompt, model.name, model.fingerprint)
         task_type = TASK_TYPES[model.arrangement]
-    task_type = task_type or prompt.card.get("task_type")
+    known = sorted(set(TASK_TYPES.values()))
+    if task_type is None and prompt.card.get("task_type") in known:
+        task_type = prompt.card["task_type"]
+    if task_type is not None and task_type not in known:
+        raise PromptError(f"task_type is {task_type!r}; a prompt without a classifier is one of {', '.join(known)}")
     if isinstance(prompt, Soft):
         kind, flat, shape = "PROMPT_TUNING", *_say_soft(prompt, model, task_type)
     elif isinstance(prompt, Prefix):
@@ -315,9 +326,7 @@ def export(
     else:
         raise PromptError(f"a {prompt.kind} prompt cannot be written for PEFT; Soft and Prefix can")
     if task_type is None:
-        raise PromptError(
-            f"which PEFT model is it for? Give the model, or task_type= one of {', '.join(sorted(TASK_TYPES.values()))}"
-        )
+        raise PromptError(f"which PEFT model is it for? Give the model, or task_type= one of {', '.join(known)}")
     name = (getattr(model.network, "name_or_path", "") or model.name) if model is not None else prompt.card.get("model")
     record = {
         "peft_type": kind,
@@ -504,6 +513,8 @@ class _Listing:
             stack.append(tuple(self._take(self.marks.pop() if op == "TUPLE" else len(stack) - int(op[-1]))))
         elif op in ("SETITEM", "SETITEMS"):
             items = self._take(self.marks.pop() if op == "SETITEMS" else len(stack) - 2)
+            if not all(isinstance(k, str) for k in items[::2]):
+                raise PromptError("it has names that are no texts")
             stack[-1].update(zip(items[::2], items[1::2], strict=True))
         elif op == "GLOBAL":
             stack.append(_Name(arg))
@@ -576,4 +587,4 @@ def read_torch(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     named = {"tensor": whole} if isinstance(whole, Tensor) else whole
     if not isinstance(named, dict) or not all(isinstance(v, Tensor) for v in named.values()):
         raise PromptError(f"{path} holds a {type(whole).__name__}; expected a tensor or a dictionary of tensors")
-    return {str(k): v for k, v in named.items()}
+    return named

@@ -27,6 +27,7 @@ from ..errors import ConfigError, DataError, MissingExtra, did_you_mean
 
 Kind = Literal["classification", "multilabel", "generation"]
 Floats = NDArray[np.float64]
+Golds = Sequence[Any] | NDArray[Any]
 DEFAULT: dict[str, str] = {"classification": "accuracy", "multilabel": "map", "generation": "rougeL"}
 
 
@@ -66,7 +67,7 @@ def find(metric: str | Metric) -> Metric:
     return METRICS[metric]
 
 
-def score(metric: str | Metric, predictions: Any, golds: Sequence[Any], classes: int | None = None) -> float:
+def score(metric: str | Metric, predictions: Any, golds: Golds, classes: int | None = None) -> float:
     """The value of a metric. Shapes as above; golds are class indexes, tuples of them, or (tuples of) texts.
 
     Raises DataError where predictions and golds do not fit each other, ConfigError where the metric does not fit them.
@@ -79,7 +80,7 @@ def score(metric: str | Metric, predictions: Any, golds: Sequence[Any], classes:
     return value
 
 
-def aligned(metric: Metric, predictions: Any, golds: Sequence[Any], classes: int | None = None) -> tuple[Any, Any, int]:
+def aligned(metric: Metric, predictions: Any, golds: Golds, classes: int | None = None) -> tuple[Any, Any, int]:
     """Predictions and gold in the shapes that `Metric.compute` takes, and the number of classes.
 
     Raises DataError where lengths, shapes or values do not fit, ConfigError where the metric is for another kind.
@@ -126,7 +127,7 @@ def _references(gold: Any) -> tuple[str, ...]:
     return texts
 
 
-def _indicator(golds: Sequence[Any], scores: NDArray[Any]) -> NDArray[np.int64]:
+def _indicator(golds: Golds, scores: NDArray[Any]) -> NDArray[np.int64]:
     if scores.dtype.kind not in "fiu" or not np.isfinite(scores).all():
         raise DataError("predictions: expected (N, C) finite scores")
     out = np.zeros(scores.shape, dtype=np.int64)
