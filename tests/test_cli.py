@@ -208,7 +208,7 @@ def test_markup_in_data_is_text(capsys: pytest.CaptureFixture[str]) -> None:
 def test_fit_says_what_came_out_and_what_to_type_next(csv: Path, opened: list[str]) -> None:
     done = fit(csv, "--out", "my tickets")
     assert done.code == 0, done.err
-    assert "accuracy" in done.out and "macro-f1" in done.out and "95 % interval, 6 test examples" in done.out
+    assert "accuracy" in done.out and "macro-f1" in done.out and "95 % interval, 7 test examples" in done.out
     assert "Next:  anacrusis predict 'my tickets' \"text\"" in done.out
     assert "opening builtin:minilm" in done.err and "learning" in done.err
     assert Path("my tickets/prompt.json").exists()
@@ -217,7 +217,7 @@ def test_fit_says_what_came_out_and_what_to_type_next(csv: Path, opened: list[st
 
 def test_fit_json_is_one_object(csv: Path, opened: list[str]) -> None:
     record = fit(csv, "--json").json
-    assert record["score"]["n"] == 6 and record["method"] == "prompt-tuning" and record["parameters"] > 0
+    assert record["score"]["n"] == 7 and record["method"] == "prompt-tuning" and record["parameters"] > 0
     assert Path(record["prompt"], "prompt.json").exists()
 
 
@@ -240,7 +240,7 @@ def test_evaluate_all_of_a_file_or_a_part(csv: Path, learned: Path) -> None:
     assert whole.code == 0, whole.err
     assert whole.json["n"] == 36 and whole.json["split"] == "all" and "flatters" in whole.json["notes"][0]
     part = call("evaluate", learned, csv, "--label", "team", "--split", "test", "--json").json
-    assert part["n"] == 6 and part["notes"] == []
+    assert part["n"] == 7 and part["notes"] == []
     assert part["value"] == json.loads((learned / "prompt.json").read_text())["card"]["scores"][0]["value"]
     assert "36 examples" in call("evaluate", learned, csv, "--label", "team").out
 
@@ -434,7 +434,7 @@ def test_demo(opened: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert "anacrusis predict anacrusis-demo" in done.out and all(s in done.out for s in demo.SENTENCES)
     record = call("demo", "--json", "--out", "other").json
     assert [m["method"] for m in record["methods"]] == [*demo.BASELINES, "prompt-tuning"]
-    assert record["difference"]["n"] == 66 and len(record["examples"]) == 3
+    assert record["difference"]["n"] == 76 and len(record["examples"]) == 3
     assert Path("other/prompt.json").exists() and not Path("anacrusis-runs").exists()
 
 

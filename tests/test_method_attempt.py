@@ -38,7 +38,7 @@ def problem(model: Model, seed: int = 3, **frame: str) -> Problem:
 
 
 def build(p: Problem, **options: object) -> Recipe:
-    recipe: Recipe = get("attempt").build(AttemptConfig(**options), p)  # type: ignore[arg-type]
+    recipe: Recipe = get("attempt").build(AttemptConfig(**options), p)
     return recipe
 
 
@@ -117,7 +117,7 @@ def test_the_size_of_embeddings_does_not_matter() -> None:
 def test_saved_and_loaded_it_scores_the_same(family: str, tmp_path: Path) -> None:
     model = tiny(family)
     p = problem(model)
-    before = build(p, length=P, count=S, bottleneck=5).maker.sources.clone()  # type: ignore[union-attr]
+    before = build(p, length=P, count=S, bottleneck=5).maker.sources.clone()
     options = {"epochs": 2, "length": P, "count": S, "bottleneck": 5}
     run = ana.fit("attempt", model, p.task, folder=tmp_path, options=options)
     assert isinstance(run.prompt, Conditioned) and run.prompt.weights["sources"].shape == before.shape
@@ -168,8 +168,8 @@ def test_sources_from_folders(tmp_path: Path) -> None:
 def test_without_sources_it_says_so() -> None:
     recipe = build(problem(tiny("minilm")), count=3)
     assert "vocabulary" in recipe.notes[0]
-    assert recipe.maker.sources.shape == (3, 20, 32)  # type: ignore[union-attr]
-    rows = recipe.maker.sources.reshape(-1, 1, 32)  # type: ignore[union-attr,operator]
+    assert recipe.maker.sources.shape == (3, 20, 32)
+    rows = recipe.maker.sources.reshape(-1, 1, 32)
     assert bool((rows == tiny("minilm").embeddings).all(2).any(1).all())
 
 
@@ -204,7 +204,7 @@ def test_an_answer_that_is_taught_is_not_read() -> None:
     rows = model.renderer(frame, Soft(vectors=torch.zeros(P, model.hidden)))
     bare, taught = (collate(list(rows.rows([("w1 w2",)], answers))) for answers in (None, ["w80 w81 w82"]))
     with torch.no_grad():
-        assert torch.equal(maker(model.reads(bare)).vectors, maker(model.reads(taught)).vectors)  # type: ignore[attr-defined]
+        assert torch.equal(maker(model.reads(bare)).vectors, maker(model.reads(taught)).vectors)
 
 
 @pytest.mark.parametrize(

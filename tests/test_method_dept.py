@@ -154,7 +154,9 @@ def test_weights_come_from_the_generator() -> None:
     assert a.A.abs().max() <= bound and a.A.abs().max() > 0.8 * bound and not a.B.any()
 
 
-@pytest.mark.parametrize("option", [{"length": 0}, {"rank": 0}, {"positions": 0}, {"alpha": 0.0}, {"offset_rate": -1.0}])
+@pytest.mark.parametrize(
+    "option", [{"length": 0}, {"rank": 0}, {"positions": 0}, {"alpha": 0.0}, {"offset_rate": -1.0}]
+)
 def test_wrong_options(option: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(option))):
         get("dept").configure(option)

@@ -31,7 +31,9 @@ ORDER = G.permutation(72).tolist()
 
 def task_of() -> Task:
     """Separable: each class has words of its own."""
-    parts = [([TEXTS[i] for i in ORDER[a:b]], [LABELS[i] for i in ORDER[a:b]]) for a, b in ((0, 36), (36, 54), (54, 72))]
+    parts = [
+        ([TEXTS[i] for i in ORDER[a:b]], [LABELS[i] for i in ORDER[a:b]]) for a, b in ((0, 36), (36, 54), (54, 72))
+    ]
     return Task.from_lists(*parts[0], valid=parts[1], test=parts[2])
 
 

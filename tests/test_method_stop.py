@@ -26,7 +26,7 @@ from anacrusis.tune.trainer import Trainer
 TEXTS = [" ".join(f"w{(4 * i + j) % 90}" for j in range(2 + i % 5)) for i in range(20)]  # of 2 to 6 words
 LABELS = ["w20", "w21"] * 10
 P = 6
-WITHOUT = pytest.mark.xfail(strict=True, reason="model/rows.py: Row.without drops the column that is read (fix reported)")
+WITHOUT = pytest.mark.xfail(strict=True, reason="model/rows.py: Row.without loses the column that is read")
 
 
 def problem(model: Model, seed: int = 3, **frame: str) -> Problem:

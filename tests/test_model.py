@@ -166,7 +166,8 @@ def test_a_prompt_has_an_effect(model: Model) -> None:
 @pytest.mark.parametrize("family", [*CAUSAL, "t5", "bart"])
 def test_generation_equals_full_passes(family: str) -> None:
     model = tiny(family)
-    model.network.generation_config.forced_eos_token_id = None  # BART would end the last step with it
+    # BART would begin and end with tokens of its own choice
+    model.network.generation_config.forced_eos_token_id = model.network.generation_config.forced_bos_token_id = None
     shift = 3 if family in CAUSAL else 0
     ps = [soft(model), prefix(model, shift=shift), Text()]
     if family in CAUSAL:

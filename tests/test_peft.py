@@ -416,7 +416,7 @@ def test_what_peft_cannot_say_is_refused(tmp_path: Path) -> None:
     no(replace(soft, frame=Frame(place="back")), gpt2, "back", "front of everything")
     no(replace(soft, frame=Frame(place="front", template="{soft}{text}")), gpt2, "slots")
     no(replace(soft, frame=Frame(place="auto")), bert, "after-bos")
-    no(replace(soft, frame=Frame(place="auto")), None, "give the model", task_type="FEATURE_EXTRACTION")
+    no(replace(soft, frame=Frame(place="auto")), None, "depends on the model", task_type="FEATURE_EXTRACTION")
     no(replace(soft, card={"model": "other", "fingerprint": "0"}), gpt2, "other", "tiny:gpt2:0")
     headed = replace(soft, head=Head(random(2, 32), random(2)))
     no(headed, gpt2, "head", "drop_head=True")

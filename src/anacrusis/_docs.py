@@ -51,7 +51,7 @@ class Option:
         if isinstance(value, bool):
             return str(value).lower()
         if isinstance(value, tuple):
-            return ",".join(map(str, value))
+            value = ",".join(map(str, value))
         return '""' if value == "" else str(value)
 
     @property
@@ -211,7 +211,7 @@ def _command(name: str, command: Any) -> Iterator[str]:
     usage = " ".join(["anacrusis", name, *(_metavar(p) for p in arguments), "[OPTIONS]"])
     yield f"## {name}\n\n```text\n{usage}\n```"
     yield inspect.cleandoc(command.help or "").replace("\b\n", "")
-    if rows := [(f"`{p.human_readable_name}`", _help(p)) for p in arguments]:
+    if rows := [(f"`{_shown(p)}`", _help(p)) for p in arguments]:
         yield _markdown(("argument", "meaning"), rows)
     options = [p for p in command.params if p.param_type_name == "option"]
     rows3: list[tuple[str, ...]] = [
@@ -221,9 +221,13 @@ def _command(name: str, command: Any) -> Iterator[str]:
         yield _markdown(("option", "default", "meaning"), rows3)
 
 
-def _metavar(parameter: Any) -> str:
-    name = parameter.human_readable_name + ("..." if parameter.nargs == -1 else "")
-    return name if parameter.required else f"[{name}]"
+def _shown(argument: Any) -> str:
+    return str(argument.metavar or argument.name).strip("[]")
+
+
+def _metavar(argument: Any) -> str:
+    name = _shown(argument) + ("..." if argument.nargs == -1 else "")
+    return name if argument.required else f"[{name}]"
 
 
 def _help(parameter: Any) -> str:
@@ -233,6 +237,8 @@ def _help(parameter: Any) -> str:
 
 def _given(option: Any) -> str:
     """The default, where there is one to speak of."""
+    if option.required:
+        return "required"
     if getattr(option, "is_flag", False) or option.default in (None, (), []) or callable(option.default):
         return ""
     return f"`{option.default}`"
@@ -275,7 +281,7 @@ def main(arguments: list[str], root: Path | None = None) -> int:
     for file, text in wanted(root):
         name = file.relative_to(root).as_posix()
         if text is None:
-            print(f"{name}: the lines {BEGIN} and {END} are missing", file=sys.stderr)
+            print(f"{name} lacks the lines {BEGIN} and {END}", file=sys.stderr)
             failed = 1
         elif not file.exists() or file.read_text(encoding="utf-8") != text:
             if arguments == ["--write"]:

@@ -22,7 +22,7 @@ from .errors import AnacrusisError, ConfigError, DataError, RunError, did_you_me
 if TYPE_CHECKING:
     from .measure.evaluate import Score
     from .model.model import Model
-    from .prompt.values import Prompt
+    from .prompt.values import Frame, Prompt
     from .runs.run import Run
     from .task import Example, Task
 
@@ -77,8 +77,6 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:  # before Typer makes an exit code of it
             raise Stopped("stopped") from None
-        except BrokenPipeError:
-            return _pipe_closed()
 
 
 def _guarded(call: Callable[[], Any], as_json: bool, debug: bool) -> int:
@@ -88,7 +86,9 @@ def _guarded(call: Callable[[], Any], as_json: bool, debug: bool) -> int:
             code = call()
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as end:
+        if isinstance(end, SystemExit) and not isinstance(end.__context__, BrokenPipeError):
+            raise  # else Rich or Typer made an exit of a closed pipe
         return _pipe_closed()
     except (Stopped, typer.Abort) as error:
         return _tell(error, str(error) or "stopped", 130, as_json)
@@ -592,8 +592,11 @@ def resume(
 def export(
     ctx: typer.Context,
     folder: Folder,
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where it goes.")],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", rich_help_panel=OUTPUT, help="Where it goes.")],
     to: Annotated[str, typer.Option(help="The format: peft.")] = "peft",
+    drop_head: Annotated[
+        bool, typer.Option("--drop-head", help="Leave out the prompt's classifier, which PEFT cannot hold.")
+    ] = False,
     model: AnyModel = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -603,39 +606,63 @@ def export(
     """Write a prompt in the format of another library. The model is opened only if you name it."""
     if to != "peft":
         raise ConfigError(f"--to {to}: this format is not known.{did_you_mean(to, ['peft'])}")
-    _check_out(out, "adapter_config.json")
+    _check_out(out, "prompt.json", "adapter_config.json")
+    prompt = _load(folder)
     from .prompt import peft
 
-    prompt = _load(folder)
     with console.Progress(quiet) as show:
         opened = _group(Opening, ctx).open(show) if model else None
-        peft.export(prompt, out, opened)
+        peft.export(prompt, out, opened, drop_head=drop_head)
     if as_json:
         console.emit({"prompt": str(folder), "format": to, "folder": str(out)})
     else:
-        console.line(f"Written to {console.shown(out)}. With the peft package:")
+        console.line(f"Written to {console.shown(out)}. With the peft package, on the same network:")
         console.line(f"  PeftModel.from_pretrained(network, {str(out)!r})")
 
 
 @app.command("import")
 def bring_in(
     ctx: typer.Context,
-    folder: Annotated[Path, typer.Argument(metavar="PEFT_FOLDER", help="With adapter_config.json.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="PEFT", help="A PEFT folder, or a file with one matrix of vectors.")
+    ],
     model: Annotated[str, typer.Option(rich_help_panel=MODEL, help="The model that it was learned for.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", rich_help_panel=OUTPUT, help="Where the prompt goes.")],
+    text: Annotated[list[str] | None, typer.Option("--text", metavar="NAME", help="Of an input; else text.")] = None,
+    template: Annotated[
+        str | None, typer.Option(help='How inputs are laid out, such as "{text} Topic:"; else one after the other.')
+    ] = None,
+    word: Annotated[
+        list[str] | None,
+        typer.Option("--word", metavar="LABEL=WORD", help="A class, and what stands for it; else text is written."),
+    ] = None,
+    readout: Annotated[
+        str | None, typer.Option(help="label-words, lm, similarity or generate; else what the model can do.")
+    ] = None,
+    task: Annotated[int | None, typer.Option(metavar="N", help="Which task of a multitask prompt.")] = None,
+    drop_head: Annotated[
+        bool, typer.Option("--drop-head", help="Leave out a classifier that was trained along.")
+    ] = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a prompt's folder from a PEFT checkpoint."""
+    """Make a prompt's folder from a PEFT checkpoint, which does not say how inputs and answers are laid out: say it.
+
+    For example: anacrusis import checkpoint --model gpt2 --out tone --template "{text} Tone:" --word good=nice --word ...
+    """
     _check_out(out)
-    if not folder.is_dir():
-        raise DataError(f"no such folder: {folder}")
+    words = pairs(word, "--word", "LABEL=WORD")
+    if not folder.exists():
+        raise DataError(f"no such folder or file: {folder}")
     from .prompt import peft
 
     with console.Progress(quiet) as show:
-        prompt = peft.load(folder, _group(Opening, ctx).open(show))
+        opened = _group(Opening, ctx).open(show)
+        said = text or template or words or readout
+        frame = _frame(opened, text or ["text"], template, words, readout) if said else None
+        prompt = peft.load(folder, opened, frame, task=task, drop_head=drop_head)
     prompt.save(out)
     if as_json:
         console.emit({"prompt": str(out), "kind": prompt.kind, "values": prompt.size})
@@ -652,7 +679,7 @@ def demo(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Learn a prompt on 328 messages to a webshop, beside three baselines. Two to three minutes, no download."""
+    """Learn a prompt on 328 messages to a webshop, beside three baselines. About two minutes, no download."""
     _check_out(out)
     with console.Progress(quiet) as show:
         show.phase("loading", brief=True)
@@ -700,11 +727,25 @@ def _resumable(show: console.Progress, folder: Path | None) -> Iterator[None]:
         raise Stopped(f"stopped; continue with: anacrusis resume {console.shown(name)}") from None
 
 
-def _check_out(out: Path, mark: str = "prompt.json") -> None:
+def _frame(
+    model: Model, columns: Sequence[str], template: str | None, words: dict[str, str], readout: str | None
+) -> Frame:
+    """What a PEFT folder leaves open: how an example is laid out, and how the answer is read."""
+    from .prompt.values import Frame
+
+    if readout is None:
+        readout = "generate" if not words else "label-words" if "logprobs" in model.can else "similarity"
+    return Frame(
+        fields=tuple(columns), labels=tuple(words), words=tuple(words.values()), readout=readout, pool=model.pool,
+        template=template or " ".join("{" + name + "}" for name in columns),
+    )  # fmt: skip
+
+
+def _check_out(out: Path, *marks: str) -> None:
     """Refuse a folder that holds something else: a prompt's three files would replace a README.md there."""
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out} is a file; name a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / mark).exists():
+    if out.is_dir() and any(out.iterdir()) and not any((out / mark).exists() for mark in marks or ("prompt.json",)):
         raise ConfigError(f"--out {out} holds other files; name a new folder")
 
 

@@ -24,15 +24,10 @@ NARROWEST = 14  # columns that a table's second and further columns need, the ga
 LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        raise BrokenPipeError  # the command line ends quietly; Rich would exit by itself
-
-
 def _console(stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else PIPED_WIDTH
-    return _Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=width)
 
 
 def out() -> Console:

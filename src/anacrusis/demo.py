@@ -44,9 +44,9 @@ class Found:
     def headline(self) -> str:
         task = self.task
         return (
-            f"{MODEL} stays frozen; it learned from {len(task.train)} messages of {len(task.labels)} teams, "
-            f"chose by {len(task.valid)} others and is scored on {len(task.test)} that nothing has seen. In brackets: "
-            "95 % intervals. Trained: how many parameters."
+            f"{MODEL} stays frozen: {len(task.train)} messages of {len(task.labels)} teams to learn from, "
+            f"{len(task.valid)} to choose by, {len(task.test)} unseen ones to score on. "
+            "In brackets: 95 % intervals; trained: parameters."
         )
 
     def rows(self) -> list[tuple[str, ...]]:

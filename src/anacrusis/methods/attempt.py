@@ -116,7 +116,7 @@ def build(config: AttemptConfig, problem: Problem) -> Recipe:
 def _source(model: Model, folder: str, length: int) -> Tensor:
     prompt = initial.loaded(model, folder)
     if not isinstance(prompt, Soft) or prompt.offset is not None:
-        raise PromptError(f"{folder} holds no plain soft prompt (but {prompt.kind}, perhaps with offsets): not a source")
+        raise PromptError(f"{folder} is no source: it holds a {prompt.kind} prompt, or one with offsets; expected soft")
     return initial.cycle(prompt.vectors.float(), length)
 
 
@@ -128,9 +128,9 @@ def restore(model: Model, prompt: Conditioned) -> Mixture:
     maker = _RESTORED.get(prompt)
     if maker is None:
         try:
-            zeros = {k: torch.zeros_like(prompt.weights[k]) for k in ("target", "sources")}
-            maker = Mixture(**zeros, **prompt.config, rate=1.0, generator=torch.Generator())
-            maker.load_state_dict(dict(prompt.weights))
+            held = prompt.weights
+            maker = Mixture(held["target"], held["sources"], **prompt.config, rate=1.0, generator=torch.Generator())
+            maker.load_state_dict(dict(held))
         except (KeyError, TypeError, RuntimeError) as error:
             raise PromptError(f"the prompt's network does not fit the method attempt: {error}") from error
         _RESTORED[prompt] = maker = maker.requires_grad_(False)

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from ..prompt.values import Constant
 from ..registry import Method, register
 from ..tune.recipe import Problem

@@ -5,8 +5,8 @@
 
 Paper: none; asking in words: Radford et al. 2019, similarity to label texts: Reimers and Gurevych 2019,
     https://arxiv.org/abs/1908.10084
-Departure: only the first token of a label word is scored. Where two words begin with the same token, similarity is used,
-    which a causal model does badly: give other words to the task.
+Departure: only the first token of a label word is scored. Where two words begin with the same token similarity is
+    used, which causal models are bad at: give the task other words.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ prompt stands is said by the order of codes; masks, positions and alignment foll
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -39,8 +40,8 @@ class Row:
         if keep >= sum(c < 0 for c in self.codes):
             return self
         kept = [i for i, c in enumerate(self.codes) if c >= -keep]
-        place = {old: new for new, old in enumerate(kept)}
-        at = self.at if self.decoder else tuple(place[i] for i in self.at)
+        # a read column that is dropped moves to the last one kept before it (the prompt's end, behind the input)
+        at = self.at if self.decoder else tuple(bisect_right(kept, i) - 1 for i in self.at)
         return replace(
             self,
             codes=tuple(self.codes[i] for i in kept),

@@ -326,7 +326,9 @@ def export(
     else:
         raise PromptError(f"a {prompt.kind} prompt cannot be written for PEFT; Soft and Prefix can")
     if task_type is None:
-        raise PromptError(f"which PEFT model is it for? Give the model, or task_type= one of {', '.join(known)}")
+        raise PromptError(
+            f"which of PEFT's task types is it for? Give the model (--model), or task_type= one of {', '.join(known)}"
+        )
     name = (getattr(model.network, "name_or_path", "") or model.name) if model is not None else prompt.card.get("model")
     record = {
         "peft_type": kind,
@@ -359,7 +361,7 @@ def _say_soft(prompt: Soft, model: Any, task_type: str | None) -> tuple[Tensor, 
     place = "slots" if "{soft" in prompt.frame.template else prompt.frame.place
     if place == "auto":
         if model is None and task_type not in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
-            raise PromptError('the frame\'s place is "auto", which depends on the model: give the model')
+            raise PromptError('the frame\'s place is "auto", which depends on the model: give it (--model)')
         place = "after-bos" if model is not None and model.arrangement in ("encoder", "masked") else "front"
     if place == "after-bos" and model is not None and not model.renderer(prompt.frame).specials[0]:
         place = "front"  # this model's texts begin with no special token

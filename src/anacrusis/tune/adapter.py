@@ -47,17 +47,16 @@ def worn(model: Model, config: Mapping[str, Any], weights: Mapping[str, nn.Param
 def fresh(model: Model, config: Mapping[str, Any], generator: torch.Generator) -> dict[str, Tensor]:
     """Deltas that are zero: A (r, in) uniform in +-1/sqrt(in) as peft starts it, B (out, r) zero. By name, float32."""
     with _injected(model, config) as slots:
-        shapes = {name: slot.weight.shape for name, slot in slots.items()}
-    return {
-        name: torch.empty(shape).uniform_(-(shape[1] ** -0.5), shape[1] ** -0.5, generator=generator)
-        if ".lora_A." in name
-        else torch.zeros(shape)
-        for name, shape in shapes.items()
-    }
+        shapes = {name: tuple(slot.weight.shape) for name, slot in slots.items()}
+    weights = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    for name, t in weights.items():
+        if ".lora_A." in name:
+            t.uniform_(-(t.shape[1] ** -0.5), t.shape[1] ** -0.5, generator=generator)
+    return weights
 
 
 @contextmanager
-def _injected(model: Model, config: Mapping[str, Any]) -> Iterator[dict[str, nn.Module]]:
+def _injected(model: Model, config: Mapping[str, Any]) -> Iterator[dict[str, nn.Linear]]:
     """The network with peft's layers in it, their deltas still without values: the linear maps A and B by name."""
     peft = import_peft()
     from peft.tuners.lora import LoraLayer
