@@ -17,7 +17,8 @@ import pytest
 from typer.testing import CliRunner
 
 from anacrusis import __version__, console
-from anacrusis.cli import DEFAULT_METHOD, app, pairs
+from anacrusis._options import pairs
+from anacrusis.cli import DEFAULT_METHOD, app
 from anacrusis.errors import ConfigError, PromptError
 from anacrusis.registry import all_methods
 

@@ -163,8 +163,9 @@ def test_a_prompt_has_an_effect(model: Model) -> None:
 # 4: step by step equals all at once
 
 
+@pytest.mark.parametrize("texts", [TEXTS, TEXTS[:1]], ids=["padded", "alone"])  # generate drops a mask of ones
 @pytest.mark.parametrize("family", [*CAUSAL, "t5", "bart"])
-def test_generation_equals_full_passes(family: str) -> None:
+def test_generation_equals_full_passes(family: str, texts: list[tuple[str, ...]]) -> None:
     model = tiny(family)
     # BART would begin and end with tokens of its own choice
     model.network.generation_config.forced_eos_token_id = model.network.generation_config.forced_bos_token_id = None
@@ -173,7 +174,7 @@ def test_generation_equals_full_passes(family: str) -> None:
     if family in CAUSAL:
         ps.append(soft(model, frame=Frame(place="back")))
     for p in ps:
-        rows = list(model.renderer(p.frame, p).rows(TEXTS))
+        rows = list(model.renderer(p.frame, p).rows(texts))
         ids = generate(model, p, rows, tokens=5, eos_token_id=None)
         for row, new in zip(rows, ids.tolist(), strict=True):
             for step in range(len(new)):

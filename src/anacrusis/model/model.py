@@ -146,7 +146,8 @@ class Model:
         digest.update(f"{type(self.network).__name__} {len(self.tokenizer)} ".encode())
         for name, tensor in sorted(self.network.state_dict().items()):
             flat = tensor.detach().reshape(-1)
-            sample = flat[:: max(1, flat.numel() // 256)][:256].float().cpu()
+            # rounded to bfloat16, so that one checkpoint has one fingerprint on a CPU and on a GPU
+            sample = flat[:: max(1, flat.numel() // 256)][:256].to(torch.bfloat16).float().cpu()
             digest.update(f"{name} {tuple(tensor.shape)} ".encode() + sample.numpy().tobytes())
         return digest.hexdigest()
 

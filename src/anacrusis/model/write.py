@@ -61,8 +61,13 @@ def _positions(model: Model, placed: Placed) -> Iterator[None]:
     def run(*args: Any, **kw: Any) -> Any:
         given = next((t for t in (*args[:1], kw.get("input_ids"), kw.get("inputs_embeds")) if t is not None), None)
         mask = kw.get("attention_mask")
-        if isinstance(mask, Tensor) and mask.dim() == 2 and given is not None:
-            kw["position_ids"] = model.positions(mask, placed.shift)[:, -given.shape[1] :]
+        if given is not None:
+            B, new = given.shape[:2]
+            if not isinstance(mask, Tensor) or mask.dim() != 2:  # generate drops a mask that hides nothing
+                cache = kw.get("past_key_values")
+                before = cache.get_seq_length() if cache is not None else 0
+                mask = torch.ones(B, before + new, dtype=torch.long, device=given.device)
+            kw["position_ids"] = model.positions(mask, placed.shift)[:, -new:]
         return forward(*args, **kw)
 
     back = _override(model.core, run)

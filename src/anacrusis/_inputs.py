@@ -1,0 +1,177 @@
+"""What the commands read: prompts' and runs' folders, examples to score, texts to answer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._options import Data
+from .errors import AnacrusisError, ConfigError, DataError, RunError, did_you_mean
+
+if TYPE_CHECKING:
+    from .model.model import Model
+    from .prompt.values import Frame, Prompt
+    from .task import Example, Task
+
+MAX_LINE = 10_000_000  # bytes of one line on stdin; a longer one is a mistake, and must not fill the memory
+Inputs = tuple[str, ...]
+
+
+# --- folders
+
+
+def check_out(out: Path, *marks: str) -> None:
+    """Refuse a folder that holds something else: a prompt's three files would replace a README.md there."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file; name a folder")
+    if out.is_dir() and any(out.iterdir()) and not any((out / mark).exists() for mark in marks or ("prompt.json",)):
+        raise ConfigError(f"--out {out} holds other files; name a new folder")
+
+
+def load_prompt(folder: Path) -> Prompt:
+    from .prompt.store import load
+
+    inside = folder / "prompt"
+    return load(inside if not (folder / "prompt.json").exists() and (inside / "prompt.json").exists() else folder)
+
+
+def run_folder(run: str) -> Path:
+    from .runs.run import listing, runs_folder
+
+    for path in (Path(run), runs_folder() / run):
+        if (path / "run.json").exists():
+            return path
+    known = did_you_mean(run, [r["name"] for r in listing()])
+    raise RunError(f"no run {run!r} here or in {runs_folder()}.{known}")
+
+
+# --- examples to score
+
+
+def _kind_of(prompt: Prompt) -> str:
+    if prompt.frame.readout == "generate" or not prompt.frame.labels:
+        return "generation"
+    return "multilabel" if prompt.frame.multi else "classification"
+
+
+def to_score(prompt: Prompt, given: Data, split: str | None) -> tuple[Task, list[str]]:
+    """The wanted examples as the test part of a task with the prompt's classes, and what is to be known about them."""
+    if split not in (None, "train", "valid", "test"):
+        raise ConfigError(f"--split {split}: expected train, valid or test")
+    if split is None and (given.test or given.valid or given.shots):
+        raise ConfigError("--test, --valid and --shots divide the data: say which part is to be scored, --split test")
+    seed = prompt.card.get("seed", 0) if given.seed is None else given.seed
+    given = replace(given, kind=_kind_of(prompt), seed=seed, text=given.text or list(prompt.frame.fields))
+    task = given.read() if split else given.read(valid=0.0, test=0.0)
+    if len(task.fields) != len(prompt.frame.fields):
+        raise ConfigError(
+            f"the prompt reads {len(prompt.frame.fields)} texts ({', '.join(prompt.frame.fields)}), but --text names "
+            f"{len(task.fields)}"
+        )
+    examples: tuple[Example, ...] = getattr(task, split) if split else (*task.train, *task.valid, *task.test)
+    notes = list(task.notes)
+    if _learned_from(prompt, given, task if split else None) and split in (None, "train"):
+        notes.append(
+            "the prompt was learned from a part of these examples, so this score flatters; "
+            "--split test scores those that it has not seen"
+        )
+    labels = prompt.frame.labels
+    words = prompt.frame.words if len(prompt.frame.words) == len(labels) else labels
+    moved = tuple(_in_classes(e, task.labels, labels) for e in examples)
+    return replace(task, labels=labels, words=words, train=(), valid=(), test=moved), notes
+
+
+def _in_classes(example: Example, names: Sequence[str], labels: Sequence[str]) -> Example:
+    """The example with its classes counted as the prompt counts them."""
+    gold = example.gold
+    if not isinstance(gold, int | tuple):
+        return example
+    several = gold if isinstance(gold, tuple) else (gold,)
+    for name in (names[i] for i in several):
+        if name not in labels:
+            raise DataError(f"{example.where}: the prompt does not answer {name!r}.{did_you_mean(name, labels)}")
+    found = tuple(sorted(labels.index(names[i]) for i in several))
+    return replace(example, gold=found if isinstance(gold, tuple) else found[0])
+
+
+def _learned_from(prompt: Prompt, given: Data, task: Task | None) -> bool:
+    """Whether these data, divided as `fit` does, are those of the prompt's card."""
+    try:
+        return (task or given.read()).fingerprint == prompt.card.get("data")
+    except AnacrusisError:  # they cannot be divided, so it did not learn from them
+        return False
+
+
+# --- texts to answer
+
+
+def from_arguments(texts: Sequence[str], columns: Sequence[str]) -> Iterator[Inputs]:
+    n = len(columns)
+    if len(texts) % n:
+        raise DataError(f"{len(texts)} texts given; this prompt reads {n} at a time: {', '.join(columns)}")
+    for i, text in enumerate(texts, 1):
+        if not text.strip():
+            raise DataError(f"text {i} is empty")
+    yield from chunks(texts, n)
+
+
+def chunks(items: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
+    them = iter(items)
+    while chunk := tuple(islice(them, size)):
+        yield chunk
+
+
+def from_stdin(columns: Sequence[str]) -> Iterator[Inputs]:
+    """The lines of stdin; of pairs, split at the tab. Raises DataError that names the line."""
+    stream, n, number = sys.stdin.buffer, len(columns), 0
+    while raw := stream.readline(MAX_LINE + 1):
+        number += 1
+        if len(raw) > MAX_LINE:
+            raise DataError(f"line {number} of stdin is longer than {MAX_LINE:,} bytes")
+        try:
+            text = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise DataError(f"line {number} of stdin is not UTF-8 (byte {error.start})") from error
+        inputs = tuple(text.split("\t")) if n > 1 else (text,)
+        if len(inputs) != n:
+            raise DataError(
+                f"line {number} of stdin has {len(inputs)} texts; this prompt reads {n}, separated by tabs: "
+                f"{', '.join(columns)}"
+            )
+        if not all(t.strip() for t in inputs):
+            raise DataError(f"line {number} of stdin is empty{' in part' if text.strip() else ''}")
+        yield inputs
+
+
+def answers_to(prompt: Prompt, model: Model | None, chunk: Sequence[Inputs]) -> Iterator[tuple[Any, Any]]:
+    """An answer and the scores by class (None for written text) for each input."""
+    from .measure.predict import answers, scores
+    from .measure.predict import predict as write
+
+    if prompt.frame.readout == "generate":
+        return ((text, None) for text in write(prompt, chunk, model))
+    z = scores(prompt, chunk, model)  # type: ignore[arg-type]  # None only where the answer is constant
+    shares = (z.sigmoid() if prompt.frame.multi else z.softmax(-1)).tolist()
+    named = ({k: round(v, 6) for k, v in zip(prompt.frame.labels, row, strict=True)} for row in shares)
+    return zip(answers(prompt, z), named, strict=True)
+
+
+# --- what a PEFT folder leaves open
+
+
+def frame_for(
+    model: Model, columns: Sequence[str], template: str | None, words: dict[str, str], readout: str | None
+) -> Frame:
+    """What a PEFT folder leaves open: how an example is laid out, and how the answer is read."""
+    from .prompt.values import Frame
+
+    if readout is None:
+        readout = "generate" if not words else "label-words" if "logprobs" in model.can else "similarity"
+    return Frame(
+        fields=tuple(columns), labels=tuple(words), words=tuple(words.values()), readout=readout, pool=model.pool,
+        template=template or " ".join("{" + name + "}" for name in columns),
+    )  # fmt: skip

@@ -1,0 +1,165 @@
+"""What the commands take: options that several of them share, and the groups that they are read into."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import console
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    from .model.model import Model
+    from .prompt.values import Prompt
+    from .task import Task
+
+DATA, LEARNING, MODEL, OUTPUT = "The data", "Learning", "The model", "Output"  # panels of --help
+
+
+def option(panel: str | None, said: str, *names: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=said, metavar=metavar, rich_help_panel=panel)
+
+
+def argument(metavar: str, said: str) -> Any:
+    return typer.Argument(metavar=metavar, help=said)
+
+
+DataFile = Annotated[Path, argument("DATA", "CSV, TSV, JSON lines, JSON or Parquet, with column names.")]
+Folder = Annotated[Path, argument("FOLDER", "A prompt's folder, or the folder of its run.")]
+
+Text = Annotated[
+    list[str] | None, option(DATA, "Column of the input; twice for pairs of texts.", "--text", metavar="COL")
+]
+Label = Annotated[
+    list[str] | None, option(DATA, "Column of the answer; several: one 0/1 column a label.", "--label", metavar="COL")
+]
+Test = Annotated[Path | None, option(DATA, "File of test examples, else a share of DATA.")]
+Valid = Annotated[Path | None, option(DATA, "File of validation examples, else a share of DATA.")]
+Kind = Annotated[str | None, option(DATA, "classification, multilabel or generation; else told by the labels.")]
+Metric = Annotated[str | None, option(DATA, "What is scored, such as accuracy, macro-f1, map or rougeL.")]
+Shots = Annotated[int | None, option(DATA, "Learn from this many examples a class, and validate on as many.")]
+SkipBad = Annotated[bool, option(DATA, "Leave rows out that cannot be used, and say how many.", "--skip-bad")]
+Encoding = Annotated[str, option(DATA, "Of the files, such as utf-8 or cp1252.")]
+NoQuotes = Annotated[bool, option(DATA, "A quotation mark is a character like any other.", "--no-quotes")]
+Delimiter = Annotated[str | None, option(DATA, "Between cells, else comma or semicolon, or a tab in .tsv.")]
+Separator = Annotated[str, option(DATA, "Between the labels of one cell.")]
+SplitColumn = Annotated[str | None, option(DATA, "Column that says train, valid or test.", metavar="COL")]
+Words = Annotated[
+    list[str] | None, option(DATA, "What a language model says for a label.", "--word", metavar="LABEL=WORD")
+]
+PromptSeed = Annotated[int | None, option(DATA, "Of the split; else the prompt's own.")]
+Part = Annotated[str | None, option(DATA, "Score train, valid or test, divided as `fit` does; else all of DATA.")]
+
+MethodName = Annotated[
+    str | None,
+    option(LEARNING, "From `anacrusis methods`; else residual-prompt-tuning, for generation prefix-tuning."),
+]
+Settings = Annotated[
+    list[str] | None,
+    option(LEARNING, "An option that `anacrusis methods NAME` lists.", "--set", metavar="NAME=VALUE"),
+]
+Seed = Annotated[int, option(LEARNING, "Of the split and of everything random.")]
+
+ModelName = Annotated[str, option(MODEL, "builtin:minilm, a folder, or a name on the Hugging Face hub.", "--model")]
+AnyModel = Annotated[str | None, option(MODEL, "Another place of the model that the prompt names.", "--model")]
+Dtype = Annotated[str, option(MODEL, "auto, float32, float16 or bfloat16.")]
+Device = Annotated[str, option(MODEL, "auto, cpu, cuda, cuda:1 or mps.")]
+Quantise = Annotated[int | None, option(MODEL, "Bits of a frozen weight.", metavar="4|8")]
+
+Out = Annotated[Path, option(OUTPUT, "Where it is written.", metavar="FOLDER")]
+CopyTo = Annotated[Path | None, option(OUTPUT, "Save the prompt here too.", "--out", metavar="FOLDER")]
+RunAt = Annotated[
+    Path | None, option(OUTPUT, "Keep the run here; an unfinished one is continued.", "--run", metavar="FOLDER")
+]
+Json = Annotated[bool, option(OUTPUT, "Results, and errors, as JSON on stdout.", "--json")]
+Quiet = Annotated[bool, option(OUTPUT, "No progress on stderr.", "--quiet")]
+
+DropHead = Annotated[bool, option(None, "Leave out a classifier, which PEFT prompts cannot hold.", "--drop-head")]
+Template = Annotated[
+    str | None, option(None, 'How inputs are laid out, such as "{text} Topic:"; else just their texts.')
+]
+Fields = Annotated[list[str] | None, option(None, "Name of an input; else text.", "--text", metavar="NAME")]
+Classes = Annotated[
+    list[str] | None, option(None, "A class and its word; none: text is written.", "--word", metavar="LABEL=WORD")
+]
+Readout = Annotated[str | None, option(None, "label-words, lm, similarity or generate; else what the model can do.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What is said about the data, under the names of the commands' parameters."""
+
+    data: Path
+    text: list[str] | None = None
+    label: list[str] | None = None
+    test: Path | None = None
+    valid: Path | None = None
+    kind: str | None = None
+    metric: str | None = None
+    shots: int | None = None
+    seed: int | None = 0
+    skip_bad: bool = False
+    encoding: str = "utf-8"
+    no_quotes: bool = False
+    delimiter: str | None = None
+    separator: str = "|"
+    split_column: str | None = None
+    word: list[str] | None = None
+
+    def read(self, **shares: float) -> Task:
+        """The task. shares: of valid and test, other than the usual ones."""
+        from .task import Split, Task
+
+        return Task.from_file(
+            self.data, _one_or_more(self.text), _one_or_more(self.label), test=self.test, valid=self.valid,
+            words=pairs(self.word, "--word", "LABEL=WORD") or None, metric=self.metric,
+            split=Split(seed=self.seed or 0, shots=self.shots, **shares), kind=self.kind, separator=self.separator,
+            split_column=self.split_column, skip_bad=self.skip_bad, encoding=self.encoding,
+            delimiter=self.delimiter and self.delimiter.replace("\\t", "\t"), quotes=not self.no_quotes,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """How the model is opened, under the names of the commands' parameters."""
+
+    model: str | None
+    dtype: str = "auto"
+    device: str = "auto"
+    quantise: int | None = None
+
+    def open(self, show: console.Progress, prompt: Prompt | None = None) -> Model:
+        """The model that was named, else the one that the prompt's card names."""
+        name = self.model or (prompt.card.get("model") if prompt else None)
+        if not name:
+            raise ConfigError("this prompt does not say which model it was learned for: give it with --model")
+        show.phase(f"opening {name}")
+        from .model.open import open as open_model
+
+        return open_model(str(name), dtype=self.dtype, device=self.device, quantise=self.quantise)
+
+
+def group(kind: type, ctx: typer.Context) -> Any:
+    """The options of one group, from all that the command was given."""
+    return kind(**{f.name: ctx.params[f.name] for f in fields(kind) if f.name in ctx.params})
+
+
+def _one_or_more(columns: list[str] | None) -> str | list[str] | None:
+    return columns[0] if columns and len(columns) == 1 else columns or None
+
+
+def pairs(given: Sequence[str] | None, option: str, form: str) -> dict[str, str]:
+    """NAME=VALUE texts as a dict. Raises ConfigError for a text of another form, and for a name given twice."""
+    found: dict[str, str] = {}
+    for text in given or ():
+        name, equals, value = text.partition("=")
+        if not (name.strip() and equals):
+            raise ConfigError(f"{option} {text}: expected {form}, without blanks around the =")
+        if name.strip() in found:
+            raise ConfigError(f"{option} {text}: {name.strip()!r} is given twice")
+        found[name.strip()] = value
+    return found
