@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from typer.testing import CliRunner
 from anacrusis import __version__, console
 from anacrusis._options import pairs
 from anacrusis.cli import DEFAULT_METHOD, app
-from anacrusis.errors import ConfigError, PromptError
+from anacrusis.errors import ConfigError
 from anacrusis.registry import all_methods
 
 TEAMS = ("billing", "delivery", "returns")
@@ -385,40 +384,28 @@ def test_narrow_terminal_cuts_nothing_off(
     assert shown.count("two") == 12 and max(map(len, shown.splitlines())) <= 60
 
 
-@pytest.fixture
-def peft(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """Stands in for anacrusis.prompt.peft; the calls that it got."""
-    from anacrusis.prompt.store import load as load_prompt
-
-    calls: list[tuple[Any, ...]] = []
-
-    def export(prompt: Any, folder: Any, model: Any = None) -> None:
-        if model is None and prompt.kind == "constant":
-            raise PromptError("a constant prompt has no form in peft")
-        calls.append(("export", prompt.kind, Path(folder), model and model.name))
-
-    def load(folder: Any, model: Any) -> Any:
-        calls.append(("load", Path(folder), model.name))
-        return load_prompt(Path(folder))
-
-    module = ModuleType("anacrusis.prompt.peft")
-    module.export, module.load = export, load  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "anacrusis.prompt.peft", module)
-    monkeypatch.setattr("anacrusis.prompt.peft", module, raising=False)
-    return calls
-
-
-def test_export_and_import(learned: Path, constant: Path, peft: list[tuple[Any, ...]], opened: list[str]) -> None:
-    assert call("export", learned, "--to", "peft", "--out", "there").code == 0
-    assert call("export", learned, "--model", "m", "--out", "there", "--json").json["folder"] == "there"
-    assert peft == [("export", "soft", Path("there"), None), ("export", "soft", Path("there"), "m")]
-    done = call("import", learned, "--model", "m", "--out", "back")
-    assert done.code == 0 and "anacrusis predict back" in done.out and Path("back/prompt.json").exists()
-    assert peft[-1] == ("load", learned, "m")
+def test_export_and_import(csv: Path, constant: Path, opened: list[str]) -> None:
+    assert fit(csv, "--set", "place=front", "--out", "tickets", "--quiet").code == 0
+    opened.clear()
+    learned = Path("tickets")
+    refused = call("export", learned, "--out", "there")
+    assert refused.code == 2 and "head" in refused.err and opened == []
+    done = call("export", learned, "--to", "peft", "--drop-head", "--model", "builtin:minilm", "--out", "there")
+    assert done.code == 0, done.err
+    assert "PeftModel" in done.out and Path("there/adapter_config.json").exists()
+    assert "PEFT folder" in call("predict", "there", "w1").err
+    classes = ("--word", "billing=w1", "--word", "delivery=w11", "--word", "returns=w21")
+    back = call("import", "there", "--model", "builtin:minilm", "--out", "back", *classes)
+    assert back.code == 0 and "anacrusis predict back" in back.out, back.err
+    frame = json.loads(Path("back/prompt.json").read_text())["frame"]
+    assert frame["labels"] == list(TEAMS) and frame["words"] == ["w1", "w11", "w21"]
+    assert frame["readout"] == "similarity" and frame["template"] == "{text}"
+    assert set(call("predict", "back", "w1", "w12").out.split()) <= set(TEAMS)
+    assert "--word LABEL=WORD" in call("import", "there", "--model", "builtin:minilm", "--out", "x").err
     assert "Did you mean 'peft'" in call("export", learned, "--to", "petf", "--out", "x").err
-    assert call("export", constant, "--out", "x").code == 2
+    assert "constant" in call("export", constant, "--out", "x").err
     assert "no such folder" in call("import", "nowhere", "--model", "m", "--out", "x").err
-    assert "--model" in call("import", learned, "--out", "x").err
+    assert "--model" in call("import", learned, "--out", "x").err and not Path("x").exists()
 
 
 def test_demo(opened: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,7 +422,7 @@ def test_demo(opened: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert "anacrusis predict anacrusis-demo" in done.out and all(s in done.out for s in demo.SENTENCES)
     record = call("demo", "--json", "--out", "other").json
     assert [m["method"] for m in record["methods"]] == [*demo.BASELINES, "prompt-tuning"]
-    assert record["difference"]["n"] == 76 and len(record["examples"]) == 3
+    assert record["difference"]["n"] == 66 and len(record["examples"]) == 3
     assert Path("other/prompt.json").exists() and not Path("anacrusis-runs").exists()
 
 

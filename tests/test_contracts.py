@@ -104,7 +104,7 @@ def test_every_parameter_gets_a_gradient_and_nothing_else_wants_one(name: str, f
     given, recipe = build(name, family, head_init="zeros", cache="false")
     trainer = Trainer(given, recipe, seed=1)
     trainer.began = 0.0
-    with trainer.maker.inside(given.model), given.model.frozen():
+    with given.model.frozen(), trainer.maker.inside(given.model):
         trainer._prepare()
         if trainer.head is not None:  # a head of zeros lets no gradient through
             torch.nn.init.normal_(trainer.head.weight, generator=torch.Generator().manual_seed(0))

@@ -40,6 +40,7 @@ DEFAULT_METHOD = {
     "multilabel": "residual-prompt-tuning",
     "generation": "prefix-tuning",
 }
+
 # --- commands
 
 app = typer.Typer(
@@ -376,6 +377,8 @@ def bring_in(
 
     with console.Progress(quiet) as show:
         opened = o.group(o.Opening, ctx).open(show)
+        if not words and readout is None and "text" not in opened.can:
+            raise ConfigError(f"{model} writes no text, so name the classes: --word LABEL=WORD, once a class")
         said = text or template or words or readout
         frame = frame_for(opened, text or ["text"], template, words, readout) if said else None
         prompt = peft.load(folder, opened, frame, task=task, drop_head=drop_head)

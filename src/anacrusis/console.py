@@ -18,7 +18,7 @@ from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
-WIDE = 100  # columns from which there is room for a bar beside its numbers
+WIDE = 100  # columns from which there is room for a bar and all of its numbers
 PIPED_WIDTH = 200  # columns of a table that is not written to a terminal: rows stay whole for grep and awk
 NARROWEST = 14  # columns that a table's second and further columns need, the gap before them included
 LINE_SECONDS = 10.0  # between two lines of progress where there is no terminal
@@ -155,13 +155,15 @@ class Progress:
         self.best = ""
         self._line_at = self._began = time.monotonic()
         self._first = 0  # the step that this process began with
+        self._narrow = False
         self._bar: RichProgress | None = None
         self._task: TaskID = TaskID(0)
         console = err()
         if not quiet and console.is_terminal and not console.is_dumb_terminal:
+            self._narrow = console.width < WIDE
             self._bar = RichProgress(
                 SpinnerColumn(), TextColumn("{task.description}", markup=False),
-                *([BarColumn(20)] if console.width >= WIDE else []),
+                *([] if self._narrow else [BarColumn(20)]),
                 TextColumn("{task.fields[counts]}", markup=False), console=console, transient=True,
             )  # fmt: skip
 
@@ -225,6 +227,7 @@ class Progress:
         self._line_at = self._began
         text = self._titled(text)
         if self._bar is not None:
+            text = (self.title or text.split()[0]) if self._narrow else text
             self._bar.update(self._task, description=text, total=total, completed=first, counts="", visible=True)
         elif not self.quiet:
             say(text)
@@ -238,6 +241,7 @@ class Progress:
         now = time.monotonic()
         pace = (now - self._began) / max(1, step - self._first)
         left = f"{_duration(pace * (of - step))} left"
+        more = "" if self._narrow else more
         parts = [f"{step}/{of}", left, *(p for p in (more, self.best) if p)]
         if self._bar is not None:
             self._bar.update(self._task, completed=step, counts="  ".join(parts))

@@ -3,8 +3,8 @@
     label words (models that predict words): scores_c = log p(word_c | instruction, text) up to a constant, (B, C)
     similarity (encoders): scores_c = 20 cos(pool(text), pool(word_c)), (B, C)
 
-Paper: none; asking in words: Radford et al. 2019, similarity to label texts: Reimers and Gurevych 2019,
-    https://arxiv.org/abs/1908.10084
+Paper: Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084 (similarity of pooled states); asking in words has
+    many sources.
 Departure: only the first token of a label word is scored. Where two words begin with the same token similarity is
     used, which causal models are bad at: give the task other words.
 """
