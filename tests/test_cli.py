@@ -193,6 +193,7 @@ def test_out_does_not_replace_other_files(csv: Path, opened: list[str]) -> None:
     found = fit(csv, "--out", "project")
     assert found.code == 2 and "holds other files" in found.err and opened == []
     assert fit(csv, "--out", csv).code == 2
+    assert "--run project holds other files" in fit(csv, "--run", "project").err
 
 
 def test_markup_in_data_is_text(capsys: pytest.CaptureFixture[str]) -> None:

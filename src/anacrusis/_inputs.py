@@ -24,12 +24,17 @@ Inputs = tuple[str, ...]
 # --- folders
 
 
-def check_out(out: Path, *marks: str) -> None:
-    """Refuse a folder that holds something else: a prompt's three files would replace a README.md there."""
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file; name a folder")
-    if out.is_dir() and any(out.iterdir()) and not any((out / mark).exists() for mark in marks or ("prompt.json",)):
-        raise ConfigError(f"--out {out} holds other files; name a new folder")
+def check_out(folder: Path | None, *marks: str, option: str = "--out") -> None:
+    """Refuse a folder that holds something else: a prompt's three files would replace a README.md there.
+
+    marks: files of which one tells that the folder is what it should be; else prompt.json.
+    """
+    if folder is None or not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ConfigError(f"{option} {folder} is a file; name a folder")
+    if any(folder.iterdir()) and not any((folder / mark).exists() for mark in marks or ("prompt.json",)):
+        raise ConfigError(f"{option} {folder} holds other files; name a new folder")
 
 
 def load_prompt(folder: Path) -> Prompt:

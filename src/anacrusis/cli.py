@@ -105,8 +105,8 @@ def fit(
     For example: anacrusis fit tickets.csv --text message --label team --out tickets
     """
     options = o.pairs(settings, "--set", "NAME=VALUE, such as --set epochs=5")
-    if out is not None:
-        check_out(out)
+    check_out(out)
+    check_out(run, "run.json", option="--run")
     task = _quietly(o.group(o.Data, ctx).read)
     first = os.environ.get("RANK", "0") == "0"  # of several processes that train together, one speaks
     with console.Progress(quiet or not first) as show, _resumable(show, run):
@@ -299,8 +299,7 @@ def resume(
     quiet: o.Quiet = False,
 ) -> None:
     """Continue a run that was stopped; show the result of one that has ended."""
-    if out is not None:
-        check_out(out)
+    check_out(out)
     with console.Progress(quiet) as show:
         show.phase("loading", brief=True)
         from .runs.run import load, read_plan
