@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from anacrusis import Task
 from anacrusis.errors import ConfigError
 from anacrusis.methods.p_tuning import Perceptron, PTuningConfig, build
 from anacrusis.model.frames import default_frame
 from anacrusis.model.model import Model
 from anacrusis.model.readout import reader
 from anacrusis.model.rows import collate
+from anacrusis.prompt.values import Soft
+from anacrusis.task import Task
 from anacrusis.testing import tiny
 from anacrusis.tune.makers import Recurrent, SoftMaker
 from anacrusis.tune.recipe import Problem, Recipe
@@ -25,6 +28,12 @@ def recipe(model: Model, template: str = "", **options: object) -> Recipe:
     return build(PTuningConfig(**options), Problem(model, TASK, frame, torch.Generator().manual_seed(3)))  # type: ignore[arg-type]
 
 
+def vectors(r: Recipe) -> torch.Tensor:
+    folded = r.maker.fold()
+    assert isinstance(folded, Soft)
+    return folded.vectors
+
+
 def maker_of(r: Recipe) -> SoftMaker:
     assert isinstance(r.maker, SoftMaker)
     return r.maker
@@ -36,7 +45,7 @@ def test_folding_changes_no_score(family: str, encoder: str) -> None:
     model = tiny(family)
     r = recipe(model, encoder=encoder, length=6)
     live, folded = r.maker(None), r.maker.fold()
-    assert live.vectors.requires_grad and not folded.vectors.requires_grad
+    assert live.tensors()["vectors"].requires_grad and not vectors(r).requires_grad
     read = reader(model, r.frame)
     batch = collate(read.rows([(t,) for t in TEXTS], folded))
     with model.frozen(), torch.no_grad():
@@ -52,8 +61,9 @@ def test_every_row_gets_the_same_vectors() -> None:
     rows = reader(model, r.frame).rows([(t,) for t in TEXTS], r.maker.fold())
     batch = collate(rows)
     x = model.inputs(batch, model.place(r.maker(None), batch))
-    vectors = x[batch.codes < 0].reshape(len(TEXTS), 5, model.hidden)
-    assert torch.equal(vectors, vectors[:1].expand_as(vectors))
+    placed = x[batch.codes < 0].reshape(len(TEXTS), 5, model.hidden)
+    assert torch.equal(placed, placed[:1].expand_as(placed))
+    assert torch.allclose(placed[0], vectors(r), atol=1e-6)
     assert r.maker.reads == "nothing"
 
 
@@ -74,22 +84,24 @@ def test_the_lstm_has_two_layers_of_half_the_width_each_way() -> None:
 def test_the_mlp_by_hand() -> None:
     """U relu(A a + b) + u on two anchors of two values."""
     net = Perceptron(torch.tensor([[1.0, 2.0], [-1.0, 0.5]]), torch.Generator())
+    layers: list[Any] = list(net.net.children())
+    first, _, second = layers
     with torch.no_grad():
-        net.net[0].weight.copy_(torch.tensor([[1.0, 1.0], [2.0, 0.0]]))
-        net.net[0].bias.copy_(torch.tensor([0.5, -1.0]))
-        net.net[2].weight.copy_(torch.tensor([[1.0, 10.0], [0.0, -1.0]]))
-        net.net[2].bias.copy_(torch.tensor([0.25, 0.0]))
+        first.weight.copy_(torch.tensor([[1.0, 1.0], [2.0, 0.0]]))
+        first.bias.copy_(torch.tensor([0.5, -1.0]))
+        second.weight.copy_(torch.tensor([[1.0, 10.0], [0.0, -1.0]]))
+        second.bias.copy_(torch.tensor([0.25, 0.0]))
     # anchor 1: A a + b = (3.5, 1); anchor 2: (0, -3), so relu leaves nothing of it
     assert torch.allclose(net(), torch.tensor([[13.75, -1.0], [0.25, 0.0]]))
 
 
 def test_an_lstm_lets_vectors_depend_on_one_another_and_an_mlp_does_not() -> None:
     for encoder, others in (("lstm", True), ("mlp", False)):
-        maker = maker_of(recipe(tiny("gpt2"), length=4, encoder=encoder))
-        before = maker.fold().vectors
+        r = recipe(tiny("gpt2"), length=4, encoder=encoder)
+        before = vectors(r)
         with torch.no_grad():
-            maker.encoder.anchors[2] += 1.0
-        moved = (maker.fold().vectors != before).any(1).tolist()
+            maker_of(r).encoder.get_parameter("anchors")[2] += 1.0
+        moved = (vectors(r) != before).any(1).tolist()
         assert moved == [others, others, True, others]
 
 
@@ -97,7 +109,7 @@ def test_the_vectors_start_at_the_size_of_the_embedding_table() -> None:
     for family in ("gpt2", "t5"):
         for encoder in ("lstm", "mlp"):
             model = tiny(family, scale=3.0)
-            start = maker_of(recipe(model, length=8, encoder=encoder)).fold().vectors
+            start = vectors(recipe(model, length=8, encoder=encoder))
             assert float(start.square().mean().sqrt()) == pytest.approx(model.scale, rel=1e-4)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from anacrusis import Task
 from anacrusis.errors import ConfigError
 from anacrusis.methods.p_tuning_v2 import PTuningV2Config, build
 from anacrusis.model.frames import default_frame
 from anacrusis.prompt.values import Prefix
+from anacrusis.task import Task
 from anacrusis.testing import tiny
 from anacrusis.tune.makers import Free, PrefixMaker
 from anacrusis.tune.recipe import Problem, Recipe

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 
-from anacrusis import Task
 from anacrusis.errors import ConfigError
 from anacrusis.methods.prefix_tuning import PrefixTuningConfig, Reparametrised, build
 from anacrusis.model.frames import default_frame
@@ -15,6 +15,7 @@ from anacrusis.model.model import Model
 from anacrusis.model.readout import reader
 from anacrusis.model.rows import collate
 from anacrusis.prompt.values import Prefix
+from anacrusis.task import Task
 from anacrusis.testing import FAMILIES, tiny
 from anacrusis.tune import initial
 from anacrusis.tune.makers import PrefixMaker
@@ -65,7 +66,8 @@ def test_the_network_begins_at_the_chosen_start(family: str, init: str) -> None:
 def test_the_network_by_hand() -> None:
     """c + U tanh(A a + b) + u; c takes back what the network says before the first step, and never moves."""
     net = Reparametrised(torch.tensor([[5.0, 6.0]]), torch.tensor([[0.5, -1.0]]), 1, torch.Generator().manual_seed(0))
-    linear, _, out = net.net
+    layers: list[Any] = list(net.net.children())
+    linear, _, out = layers
     before = out(torch.tanh(linear(torch.tensor([[0.5, -1.0]])))).detach()
     with torch.no_grad():
         linear.weight.copy_(torch.tensor([[2.0, 1.0]]))

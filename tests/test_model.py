@@ -88,7 +88,7 @@ def state(model: Model) -> tuple[dict[str, Tensor], list[object]]:
             [(id(m), m.training, sorted(m.__dict__)) for m in net.modules()],
             [(len(a), len(b), len(c)) for a, b, c in hooks],
             [p.requires_grad for p in net.parameters()],
-            [c._attn_implementation for c in {id(m.config): m.config for m in net.modules() if hasattr(m, "config")}.values()],
+            [m.config._attn_implementation for m in net.modules() if hasattr(m, "config")],
         ],
     )  # fmt: skip
 

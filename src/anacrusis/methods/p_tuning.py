@@ -80,6 +80,6 @@ register(
         config=PTuningConfig,
         build=build,
         paper="[Liu et al. 2021](https://arxiv.org/abs/2103.10385)",
-        training={"lr": 0.1},
+        training={"lr": 0.1, "head_lr": 0.01},
     )
 )

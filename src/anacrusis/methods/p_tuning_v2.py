@@ -44,6 +44,6 @@ register(
         build=build,
         paper="[Liu et al. 2021](https://arxiv.org/abs/2110.07602)",
         needs=frozenset({"gradients", "prefixes"}),
-        training={"lr": 0.01},
+        training={"lr": 0.03, "head_lr": 0.03},
     )
 )

@@ -88,6 +88,6 @@ register(
         build=build,
         paper="[Li & Liang 2021](https://arxiv.org/abs/2101.00190)",
         needs=frozenset({"gradients", "prefixes"}),
-        training={"lr": 0.01},
+        training={"lr": 0.03, "head_lr": 0.03},
     )
 )

@@ -5,7 +5,7 @@
 
 No text is written, so no answer can be outside the labels, and all labels are scored by one pass.
 
-Paper: Buchner et al. 2023, https://arxiv.org/abs/2309.12075 (section 3.3)
+Paper: Buchner et al. 2023, https://arxiv.org/abs/2309.12075; code: EQTPartners/PTEC
 Departure: the head has a bias and starts at a linear probe (head_init=zeros: at nothing), not at random. Models that
     pool by their mean or first token keep doing so; causal models read the last token, as the paper's. AdamW in units
     of the table's RMS, warm-up and cosine in place of the one-cycle schedule, both with a 30 % rise. Embeddings of

@@ -7,8 +7,8 @@ Vectors p and the network are trained together; when learning ends the network i
 
 Paper: Razdaibiedina et al. 2023, https://arxiv.org/abs/2305.03937 (section 3)
 Departure: s, which is 1 in the paper, puts the network's input and output at the table's size: a layer norm alone adds
-    vectors of size 1, twenty times the words of BERT and a tenth of T5's. One block, where the released code also has
-    two ("MLP2"): it lists the same layers twice, so its blocks share their weights. AdamW in units of s instead of 0.3.
+    vectors of size 1, about twenty times the words of BERT. There is one block; the released code's two ("MLP2") are
+    the same layers listed twice, so they share their weights. AdamW in units of s instead of an absolute rate of 0.3.
 """
 
 from __future__ import annotations
@@ -50,6 +50,6 @@ register(
         config=ResidualPromptTuningConfig,
         build=build,
         paper="[Razdaibiedina et al. 2023](https://arxiv.org/abs/2305.03937)",
-        training={"lr": 0.3},
+        training={"lr": 0.3, "head_lr": 0.003},
     )
 )
