@@ -220,5 +220,15 @@ def test_what_cannot_work_is_refused_before_anything_is_computed() -> None:
     words = [m for m in all_methods().values() if "logprobs" in m.needs]
     assert words
     for m in words:
-        with pytest.raises(ana.errors.ModelError, match="needs a model with logprobs.*Methods that fit"):
+        with pytest.raises(ana.errors.ModelError, match="needs a model with .*logprobs.*Methods that fit"):
             ana.fit(m.name, model_of("minilm"), task_of())
+
+
+def test_a_generation_task_is_refused_on_an_encoder() -> None:
+    with pytest.raises(ana.errors.ModelError, match="prompt-tuning needs a model with text for this task"):
+        ana.fit("prompt-tuning", model_of("minilm"), task_of("generation"))
+
+
+def test_vectors_that_nobody_sees_are_refused() -> None:
+    with pytest.raises(ana.errors.ConfigError, match="place=back would learn nothing"):
+        ana.fit("prompt-tuning", model_of("gpt2"), task_of(), options={"readout": "head", "place": "back"})

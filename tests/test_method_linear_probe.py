@@ -25,7 +25,7 @@ from anacrusis.tune.recipe import Problem
 
 G = np.random.default_rng(0)
 TEXTS = [" ".join(f"w{w}" for w in G.integers(30 * c, 30 * c + 6, 5)) for c in (0, 1, 2) for _ in range(24)]
-LABELS = [c for c in ("low", "middle", "high") for _ in range(24)]
+LABELS = [c for c in ("w80", "w81", "w82") for _ in range(24)]
 ORDER = G.permutation(72).tolist()
 
 
@@ -93,6 +93,7 @@ def test_strength_is_chosen_on_validation(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_it_reads_the_bare_text() -> None:
     model, task = tiny("gpt2"), task_of()
+    assert default_frame(model, task).readout == "label-words"
     assert build(model, task, 1.0).frame.template == "{text}"  # not the template that asks for an answer
     assert build(model, task, 1.0, template="w1 {text}").frame.template == "w1 {text}"
     assert build(model, task, 1.0).frame.readout == "head"

@@ -55,6 +55,8 @@ def test_slots_stand_where_the_template_says() -> None:
     row = lay("bert", "{soft:2}{text}{soft:1} a {mask}")
     assert list(row.codes) == [BOS, -1, -2, *W, -3, *ids("a"), MASK, EOS]
     assert row.at == (7,)
+    row = lay("bert", "{soft}{text}{soft:1} {mask}")  # an open slot takes what the numbered ones leave
+    assert list(row.codes) == [BOS, -1, -2, *W, -3, MASK, EOS]
     row = lay("gpt2", "{text}{soft}")
     assert list(row.codes) == [*W, -1, -2, -3]
 

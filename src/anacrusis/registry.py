@@ -73,16 +73,17 @@ def get(name: str) -> Method:
 
 def require(method: Method, model: Any, task: Any) -> None:
     """Refuse what cannot work before anything is computed, naming what would."""
+    writes = frozenset({"text"}) if task.kind == "generation" else frozenset()
     fits = [
         m.name
         for m in all_methods().values()
-        if m.needs <= model.can and task.kind in m.kinds and model.arrangement in m.arrangements
+        if m.needs | writes <= model.can and task.kind in m.kinds and model.arrangement in m.arrangements
     ]
     others = f"Methods that fit {model.name} and this task: {', '.join(fits) or 'none'}."
-    if missing := method.needs - model.can:
+    if missing := (method.needs | writes) - model.can:
         raise ModelError(
-            f"{method.name} needs a model with {', '.join(sorted(missing))}; {model.name} ({model.arrangement}) has "
-            f"{', '.join(sorted(model.can))}. {others}"
+            f"{method.name} needs a model with {', '.join(sorted(missing))} for this task; {model.name} "
+            f"({model.arrangement}) has {', '.join(sorted(model.can))}. {others}"
         )
     if model.arrangement not in method.arrangements:
         raise ModelError(

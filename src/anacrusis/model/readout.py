@@ -203,6 +203,11 @@ def reader(model: Model, frame: Frame) -> Reader:
             f"the readout {frame.readout!r} needs a model with {cls.needs!r}; {model.name} ({model.arrangement}) has "
             f"{', '.join(sorted(model.can))}. Readouts that fit it: {', '.join(fits)}"
         )
+    if frame.place == "back" and model.arrangement == "causal" and issubclass(cls, Pooled):
+        raise ConfigError(
+            f"the readout {frame.readout!r} reads the input's own tokens, and in a causal model they never see vectors "
+            "behind them: place=back would learn nothing. Use place=front, or readout=label-words."
+        )
     return cls(model, frame)
 
 

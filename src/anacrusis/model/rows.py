@@ -175,6 +175,11 @@ class Renderer:
                 )
         self.place = place
 
+    @property
+    def open_slot(self) -> int:
+        """Vectors of a {soft} slot without a number: all that the numbered ones leave."""
+        return max(0, self.length - sum(p.count for p in self.parts))
+
     @cached_property
     def specials(self) -> tuple[list[int], list[int]]:
         """Token ids that the tokenizer puts before and after a text."""
@@ -266,7 +271,7 @@ class Renderer:
                 body += new
                 segment, new = 1, []
             else:
-                new = [-1 - j for _, j in zip(range(part.count or self.length), virtual, strict=False)]
+                new = [-1 - j for _, j in zip(range(part.count or self.open_slot), virtual, strict=False)]
             body += new
             types += [segment] * len(new)
         if self.parts and self.parts[0].kind != "text" and lead:

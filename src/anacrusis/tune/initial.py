@@ -70,6 +70,8 @@ def prefix(
         prompt = loaded(model, source)
         if not isinstance(prompt, Prefix):
             raise PromptError(f"{source} holds a {prompt.kind} prompt; a prefix is needed to start another")
+        if missing := {s.stack for s in sites} - set(prompt.keys):
+            raise PromptError(f"the prefix in {source} has no keys for the {', '.join(sorted(missing))} attention")
         pairs = {s: list(zip((k[None] for k in ks), (v[None] for v in prompt.values[s]), strict=True))
                  for s, ks in prompt.keys.items()}  # fmt: skip
         return cycle(join_sites(pairs, sites).float(), length)
