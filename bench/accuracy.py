@@ -102,8 +102,8 @@ class Peer:
             g = torch.Generator().manual_seed(epoch)
             order = torch.randperm(len(self.rows["train"]), generator=g).tolist()
             batches = []
-            for start in range(0, len(order), size * 16):
-                part = sorted(order[start : start + size * 16], key=lambda i: len(self.rows["train"][i].codes))
+            for start in range(0, len(order), size * 64):
+                part = sorted(order[start : start + size * 64], key=lambda i: len(self.rows["train"][i].codes))
                 batches += [part[i : i + size] for i in range(0, len(part), size)]
             for b in torch.randperm(len(batches), generator=g).tolist():
                 self.optimizer.zero_grad()

@@ -196,7 +196,6 @@ def test_a_damaged_network_is_refused() -> None:
         attempt.restore(model, replace(prompt, config={**prompt.config, "bottleneck": 3}))
 
 
-@pytest.mark.xfail(strict=True, reason="model/model.py: reads() shows answers that are taught (fix reported)")
 def test_an_answer_that_is_taught_is_not_read() -> None:
     model = tiny("gpt2")
     frame = Frame(template="{text} Answer :", readout="generate")

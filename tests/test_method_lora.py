@@ -260,6 +260,14 @@ def test_it_fits_its_own_network_only() -> None:
         pass
 
 
+def test_the_fingerprint_is_the_bare_networks() -> None:
+    model, other = tiny("bert"), tiny("bert")
+    prompt = build(problem(other)).maker.fold()
+    assert isinstance(prompt, Adapter)
+    with attached(model, prompt):  # asked for the first time while the deltas are in
+        assert model.fingerprint == other.fingerprint and len(model.sites) == len(other.sites)
+
+
 def test_similarity_is_refused() -> None:
     with pytest.raises(ConfigError, match="readout"):
         build(problem(tiny("minilm"), readout="similarity"))

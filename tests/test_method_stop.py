@@ -127,7 +127,6 @@ def test_the_trainer_uses_a_new_length_each_step() -> None:
     assert maker.reached == maker.drawn and len(set(maker.drawn)) > 1
 
 
-@pytest.mark.xfail(strict=True, reason="tune/trainer.py: cached leads ignore the drawn length (fix reported)")
 def test_the_trainer_uses_it_behind_a_cached_input_too() -> None:
     maker = watch(problem(tiny("gpt2"), place="back"))
     assert maker.reached == maker.drawn

@@ -38,15 +38,22 @@ _RENAMED = {"methods": "all_methods"}
 __all__ = ["__version__", *_PLACES]  # noqa: PLE0604
 
 if TYPE_CHECKING:
-    from .measure.evaluate import evaluate
-    from .measure.predict import predict
-    from .model.model import Model
-    from .model.open import open, wrap
-    from .prompt.store import load
-    from .prompt.values import Frame, Prefix, Soft, Text
+    from .measure.evaluate import evaluate as evaluate
+    from .measure.predict import predict as predict
+    from .model.model import Model as Model
+    from .model.open import open as open
+    from .model.open import wrap as wrap
+    from .prompt.store import load as load
+    from .prompt.values import Frame as Frame
+    from .prompt.values import Prefix as Prefix
+    from .prompt.values import Soft as Soft
+    from .prompt.values import Text as Text
     from .registry import all_methods as methods
-    from .runs.run import Run, fit, resume
-    from .task import Split, Task
+    from .runs.run import Run as Run
+    from .runs.run import fit as fit
+    from .runs.run import resume as resume
+    from .task import Split as Split
+    from .task import Task as Task
 
 
 def __getattr__(name: str) -> Any:

@@ -11,11 +11,10 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..model.model import Model
-from ..model.write import write
 from ..prompt.values import Prompt
 from ..task import Task
 from .intervals import Interval, bootstrap, paired
-from .predict import scores
+from .predict import scores, written
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def predictions_of(prompt: Prompt, model: Model | None, task: Task, inputs: Any,
     """Predictions in the form that the task's metrics take."""
     if task.kind == "generation":
         assert model is not None
-        return write(model, prompt, inputs)
+        return written(prompt, inputs, model)
     z = scores(prompt, inputs, model, done=done).numpy()  # type: ignore[arg-type]
     return z if task.kind == "multilabel" else np.asarray(z.argmax(1))
 

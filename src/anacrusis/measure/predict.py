@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -42,8 +43,7 @@ def predict(prompt: Prompt, texts: Any, model: Model | None = None) -> list[Any]
         model = _open.open(str(name))
     inputs = as_inputs(texts, prompt.frame.fields)
     if prompt.frame.readout == "generate":
-        check(prompt, model.name, model.fingerprint)
-        return list(write(model, prompt, inputs))
+        return written(prompt, inputs, model)
     return answers(prompt, scores(prompt, inputs, model))
 
 
@@ -59,18 +59,29 @@ def scores(prompt: Prompt, inputs: Inputs, model: Model, *, size: int = 32, done
     """(N, C) scores over classes, in the order of `inputs`. Refuses a model that the prompt was not learned for."""
     if isinstance(prompt, Constant):
         return prompt.scores.repeat(len(inputs), 1)
+    with _at_work(prompt, model):
+        prompt = warm(model, prompt)
+        read = reader(model, prompt.frame)
+        return score_all(read, read.rows(inputs, prompt), prompt, size=size, done=done)
+
+
+def written(prompt: Prompt, inputs: Inputs, model: Model) -> list[str]:
+    """Texts that the model writes under the prompt, in the order of `inputs`."""
+    with _at_work(prompt, model):
+        return write(model, prompt, inputs)
+
+
+@contextmanager
+def _at_work(prompt: Prompt, model: Model) -> Iterator[None]:
+    """The model as the prompt was learned for it; low-rank deltas are in the network meanwhile."""
     check(prompt, model.name, model.fingerprint)
     if isinstance(prompt, Adapter):
         from ..tune.adapter import attached
 
         with attached(model, prompt):
-            return _scores(prompt, inputs, model, size, done)
-    return _scores(warm(model, prompt), inputs, model, size, done)
-
-
-def _scores(prompt: Prompt, inputs: Inputs, model: Model, size: int, done: Any) -> Tensor:
-    read = reader(model, prompt.frame)
-    return score_all(read, read.rows(inputs, prompt), prompt, size=size, done=done)
+            yield
+    else:
+        yield
 
 
 @torch.no_grad()

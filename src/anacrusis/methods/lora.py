@@ -106,6 +106,5 @@ register(
         config=LoRAConfig,
         build=build,
         paper="[Hu et al. 2021](https://arxiv.org/abs/2106.09685)",
-        kinds=frozenset({"classification", "multilabel"}),
     )
 )

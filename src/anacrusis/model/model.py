@@ -76,6 +76,7 @@ class Model:
     pool: str = "mean"
     normalise: bool = False
     why: str = ""
+    opening: dict[str, Any] = field(default_factory=dict)  # options of `open` that were given, so that a run can repeat
 
     def __post_init__(self) -> None:
         self.config: Any = self.network.config
@@ -194,8 +195,8 @@ class Model:
         return self.network.get_input_embeddings()(codes.clamp(min=0))
 
     def reads(self, batch: Batch) -> Reads:
-        """The caller's own tokens of a batch, pressed together to (B, T, ...)."""
-        index, mask = _press(batch.own)
+        """The caller's own tokens of a batch, pressed together to (B, T, ...). A taught answer is not among them."""
+        index, mask = _press(self._given(batch))
         states = self.embed(batch.codes)
         states = states.gather(1, index[..., None].expand(-1, -1, states.shape[-1]))
         return Reads(states * mask[..., None], mask)
@@ -295,14 +296,18 @@ class Model:
 
     def _offsets(self, batch: Batch, offset: Tensor) -> Tensor:
         """(B, S, H): offset[t] at the caller's t-th input token, zero elsewhere and beyond T_max."""
-        B, S = batch.codes.shape
-        first = batch.mask.long().argmax(1, keepdim=True)
-        column = torch.arange(S, device=batch.codes.device)[None] - first
-        mine = batch.own & (column < batch.inputs[:, None])
+        B = len(batch.codes)
+        mine = self._given(batch)
         turn = mine.long().cumsum(1) - 1
         mine = mine & (turn < offset.shape[1])
         index = turn.clamp(0, offset.shape[1] - 1)[..., None].expand(-1, -1, offset.shape[2])
         return offset.expand(B, -1, -1).gather(1, index) * mine[..., None]
+
+    def _given(self, batch: Batch) -> Tensor:
+        """(B, S): the caller's own tokens, without the answer that is taught behind them."""
+        first = batch.mask.long().argmax(1, keepdim=True)
+        column = torch.arange(batch.codes.shape[1], device=batch.codes.device)[None] - first
+        return batch.own & (column < batch.inputs[:, None])
 
     def positions(self, mask: Tensor, shift: int | Tensor = 0) -> Tensor:
         """(B, S) position ids from a mask, so that padding on either side moves nothing."""

@@ -94,7 +94,10 @@ def open(  # noqa: A001  (the name that users know: ana.open)
     if quantise is None:
         network = network.to(chosen)
     network.eval().requires_grad_(False)
-    return wrap(network, tokenizer, name=name, arrangement=arrangement, folder=source, why=why)
+    model = wrap(network, tokenizer, name=name, arrangement=arrangement, folder=source, why=why)
+    given = {"dtype": dtype, "device": device, "quantise": quantise, "revision": revision}
+    model.opening = {k: v for k, v in given.items() if v not in ("auto", None)}
+    return model
 
 
 def wrap(
@@ -128,7 +131,7 @@ def _resolve(name: str) -> str:
             f"{name!r} is not a model that can be opened here: schemes known are builtin:. Give a folder, a hub name "
             f"such as gpt2, or one of {', '.join('builtin:' + b for b in BUILTINS)}"
         )
-    if (name.startswith((".", "/", "~")) or os.sep in name and Path(name).parent.exists()) and not name.count("/") == 1:
+    if name.startswith((".", "/", "~")) or (os.sep in name and name.count("/") != 1 and Path(name).parent.exists()):
         folder = Path(name).expanduser()
         if not (folder / "config.json").exists():
             raise ModelError(f"no model in the folder {folder}: config.json is missing there")

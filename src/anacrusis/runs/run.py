@@ -40,6 +40,7 @@ class Plan:
     task: str
     source: Mapping[str, Any]  # how the task is read again; empty when it was made in memory
     data: str  # the task's fingerprint
+    opening: Mapping[str, Any]  # dtype, device, quantise: how the model was opened
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "format": 1}
@@ -88,7 +89,7 @@ def fit(
     require(chosen, model, task)
     config, training, frame_options = divide(chosen, options or {})
     plan = Plan(method, dict(options or {}), seed, model.name, model.fingerprint, task.name, dict(task.source),
-                task.fingerprint)  # fmt: skip
+                task.fingerprint, dict(model.opening))  # fmt: skip
     path = Path(folder) if folder is not None else _new_folder(plan)
     _begin(path, plan)
     if (path / "result.json").exists():
@@ -102,7 +103,7 @@ def fit(
             if observe is not None:
                 observe(event)
 
-        tell({"event": "fit", "method": method, "model": model.name, "task": task.describe()})
+        tell({"event": "fit", "method": method, "model": model.name, "task": task.describe(), "folder": str(path)})
         run = _learn(chosen, config, Problem(model, task, default_frame(model, task, **frame_options),
                      torch.Generator().manual_seed(seed_of(seed, "build")), training), plan, path, tell)  # fmt: skip
         if first:
@@ -240,7 +241,7 @@ def resume(folder: str | os.PathLike[str], *, observe: Observe | None = None) ->
     task = Task.from_source(plan.source)
     if task.fingerprint != plan.data:
         raise RunError(f"the data of {path} has changed since the run began: {task.describe()}. Start a new run.")
-    model = open_model(plan.model)
+    model = open_model(plan.model, **plan.opening)
     if model.fingerprint != plan.fingerprint:
         raise RunError(f"{plan.model} has fingerprint {model.fingerprint}; the run began with {plan.fingerprint}")
     task = replace(task, name=plan.task)

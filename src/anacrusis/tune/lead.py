@@ -55,11 +55,12 @@ class Leads:
                     n = len(heads[i].codes)
                     self.kept[i] = [(k[b, :, :n].clone(), v[b, :, :n].clone()) for k, v in layers]
 
-    def batch(self, index: Sequence[int]) -> tuple[Batch, Placed]:
-        """What is left of the rows to run, and their leads as a prefix."""
+    def batch(self, index: Sequence[int], keep: int | None = None) -> tuple[Batch, Placed]:
+        """What is left of the rows to run, and their leads as a prefix. keep: virtual tokens that this step uses."""
         tails, lengths = [], []
         for i in index:
             r, n = self.rows[i], lead(self.rows[i])
+            r = r if keep is None else r.without(keep)
             lengths.append(n)
             tails.append(
                 replace(r, codes=r.codes[n:], types=r.types[n:], at=tuple(a - n for a in r.at), inputs=r.inputs - n)

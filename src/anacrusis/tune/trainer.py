@@ -220,7 +220,7 @@ class Trainer:
     def _losses(self, index: list[int], keep: int | None, stage: Stage) -> dict[str, Tensor]:
         """Mean loss of some examples by the name of its term; the first is the answer's own."""
         if self.leads is not None:
-            batch, behind = self.leads.batch(index)
+            batch, behind = self.leads.batch(index, keep)
             prompt: Prompt = self.maker(None)
             placed = replace(behind, vectors=self.model.place(prompt, batch).vectors)
         else:
@@ -292,13 +292,13 @@ class Trainer:
         return self.recipe.stages[-1]
 
     def _plan(self, epoch: int) -> list[list[int]]:
-        """The batches of an epoch: shuffled, then of like length within stretches of 16 batches, then shuffled."""
+        """The batches of an epoch: shuffled, then of like length within stretches of 64 batches, then shuffled."""
         if epoch not in self.plans:
             size, rng = self.options.batch, np.random.default_rng(seed_of(self.seed, "epoch", epoch))
             order = rng.permutation(len(self.rows)).tolist()
             batches: list[list[int]] = []
-            for start in range(0, len(order), size * 16):
-                stretch = sorted(order[start : start + size * 16], key=lambda i: len(self.rows[i].codes))
+            for start in range(0, len(order), size * 64):
+                stretch = sorted(order[start : start + size * 64], key=lambda i: len(self.rows[i].codes))
                 batches += [stretch[i : i + size] for i in range(0, len(stretch), size)]
             self.plans = {epoch: [batches[i] for i in rng.permutation(len(batches)).tolist()]}
         return self.plans[epoch]
