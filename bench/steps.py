@@ -31,34 +31,21 @@ def close(ours: torch.Tensor, peer: torch.Tensor) -> str:
 
 
 def soft_step(rounds: int) -> Line:
-    network = gpt2()
-    model = model_of(network)
-    init = model.embeddings[:P].clone()
-    rows, ids, goal = random_rows(B, S, P, "front")
-    t, index = trainer(model, rows, init), list(range(B))
-    peer, mask = peft_model(network, "soft", init), torch.ones(B, S, dtype=torch.long)
-    note = close(step(t, index), peft_step(peer, ids, mask, goal, expert=True))
-    found = interleaved(
-        {
-            "ours": lambda: step(t, index),
-            "documented": lambda: peft_step(peer, ids, mask, goal, expert=False),
-            "expert": lambda: peft_step(peer, ids, mask, goal, expert=True),
-        },
-        rounds,
-    )
-    return Line(
-        "prompt tuning, one step", found.pop("ours"), found, targets={"documented": 0.60, "expert": 0.95}, note=note
-    )
+    return _against_peft("prompt tuning, one step", "soft", 0.95, rounds)
 
 
 def prefix_step(rounds: int) -> Line:
+    return _against_peft("prefix tuning, one step", "prefix", 0.90, rounds)
+
+
+def _against_peft(what: str, kind: str, reach: float, rounds: int) -> Line:
     network = gpt2()
     model = model_of(network)
-    init = prefix_init(model, P)
-    rows, ids, goal = random_rows(B, S, 0, "front")
-    t, index = trainer(model, rows, init, kind="prefix"), list(range(B))
-    # peft keeps layers as (P, layers, 2, heads, d): the same order as ours
-    peer, mask = peft_model(network, "prefix", init), torch.ones(B, S, dtype=torch.long)
+    # peft keeps a prefix as (P, layers, 2, heads, d): the same order as ours
+    init = model.embeddings[:P].clone() if kind == "soft" else prefix_init(model, P)
+    rows, ids, goal = random_rows(B, S, P if kind == "soft" else 0, "front")
+    t, index = trainer(model, rows, init, kind=kind), list(range(B))
+    peer, mask = peft_model(network, kind, init), torch.ones(B, S, dtype=torch.long)
     note = close(step(t, index), peft_step(peer, ids, mask, goal, expert=True))
     found = interleaved(
         {
@@ -68,9 +55,7 @@ def prefix_step(rounds: int) -> Line:
         },
         rounds,
     )
-    return Line(
-        "prefix tuning, one step", found.pop("ours"), found, targets={"documented": 0.60, "expert": 0.90}, note=note
-    )
+    return Line(what, found.pop("ours"), found, targets={"documented": 0.60, "expert": reach}, note=note)
 
 
 def behind_step(rounds: int) -> Line:

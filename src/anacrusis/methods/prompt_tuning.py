@@ -31,10 +31,14 @@ class PromptTuningConfig:
             raise ConfigError(f"length must be at least 1 token, got {self.length}")
 
 
+def start(config: PromptTuningConfig, problem: Problem) -> Free:
+    """Free vectors where the config says that they begin."""
+    frame, generator = problem.frame, problem.generator
+    return Free(initial.vectors(problem.model, frame, config.length, config.init, config.source, generator))
+
+
 def build(config: PromptTuningConfig, problem: Problem) -> Recipe:
-    model = problem.model
-    start = initial.vectors(model, problem.frame, config.length, config.init, config.source, problem.generator)
-    return Recipe(SoftMaker(Free(start), model.scale), problem.frame)
+    return Recipe(SoftMaker(start(config, problem), problem.model.scale), problem.frame)
 
 
 register(

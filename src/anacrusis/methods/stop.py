@@ -12,26 +12,18 @@ Departure: k is drawn per step, also where a step's batch is computed in parts. 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
-from ..errors import ConfigError
 from ..registry import Method, register
-from ..tune import initial
 from ..tune.makers import Free, SoftMaker
 from ..tune.recipe import Problem, Recipe
+from . import prompt_tuning
 
 
 @dataclass(frozen=True, kw_only=True)
-class StopConfig:
-    length: int = 20  # P, in tokens
-    init: Literal["vocab", "random", "text", "labels", "prompt"] = "vocab"
-    source: str = ""  # the text for init=text, the prompt's folder for init=prompt
-
-    def __post_init__(self) -> None:
-        if self.length < 1:
-            raise ConfigError(f"length must be at least 1 token, got {self.length}")
+class StopConfig(prompt_tuning.PromptTuningConfig):
+    """The options of prompt tuning; `length` is the most that a step sees."""
 
 
 class Stochastic(SoftMaker):
@@ -44,9 +36,7 @@ class Stochastic(SoftMaker):
 
 
 def build(config: StopConfig, problem: Problem) -> Recipe:
-    model = problem.model
-    start = initial.vectors(model, problem.frame, config.length, config.init, config.source, problem.generator)
-    return Recipe(Stochastic(Free(start), model.scale), problem.frame)
+    return Recipe(Stochastic(prompt_tuning.start(config, problem), problem.model.scale), problem.frame)
 
 
 register(
