@@ -145,8 +145,8 @@ def against(
     middle = {k: sorted(v)[len(v) // 2] for k, v in times.items()}
     return Line(
         what, middle["ours"], {"peft": middle["peft"]}, targets={"peft": 0.33},
-        note=f"to accuracy {goal:.3f} (validated every {every} steps) on {len(task.valid)} validation examples; ours: {method}; "
-        f"peft: {epochs} epochs at most, best rate {best:g}",
+        note=f"to accuracy {goal:.3f} (validated every {every} steps) on {len(task.valid)} validation examples; "
+        f"ours: {method}; peft: {epochs} epochs at most, best rate {best:g}",
     )  # fmt: skip
 
 
