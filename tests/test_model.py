@@ -352,3 +352,20 @@ def test_sites_know_grouped_queries() -> None:
     assert {s.heads for s in tiny("llama").sites} == {2}
     assert [s.stack for s in tiny("t5").sites].count("cross") == 2
     assert Placed().shift == 0
+
+
+def test_gradients_are_the_same_with_several_threads() -> None:
+    """A prompt's vectors stand in every row; their gradient must be summed in a fixed order."""
+    model = tiny("minilm", hidden=256)
+    p = soft(model, P=20)
+    p.vectors.requires_grad_()
+    b = batch_of(model, TEXTS * 16, p)
+    weights = torch.rand(*b.codes.shape, 256, generator=torch.Generator().manual_seed(0))
+    torch.set_num_threads(2)
+    try:
+        found = [
+            torch.autograd.grad((model.inputs(b, model.place(p, b)) * weights).sum(), p.vectors)[0] for _ in range(30)
+        ]
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(found[0], g) for g in found)

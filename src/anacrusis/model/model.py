@@ -291,7 +291,8 @@ class Model:
             n, P, H = placed.vectors.shape
             row, column = virtual.nonzero(as_tuple=True)
             index = -1 - batch.codes[row, column] + (row * P if n > 1 else 0)
-            x = x.index_put((row, column), placed.vectors.reshape(n * P, H).to(x)[index])
+            # index_select: its gradient is summed in order; that of [index] is not, with several threads
+            x = x.index_put((row, column), placed.vectors.reshape(n * P, H).to(x).index_select(0, index))
         return x
 
     def _offsets(self, batch: Batch, offset: Tensor) -> Tensor:
