@@ -30,6 +30,14 @@ class RunError(AnacrusisError):
     """A run cannot be found, continued or read."""
 
 
+class ServiceError(AnacrusisError):
+    """An endpoint cannot be used: a wrong key, an unknown model, nothing but failures. Holds the provider's words."""
+
+
+class BudgetExhausted(AnacrusisError):
+    """A request does not fit into what is left of a budget. Raised before anything of it is spent."""
+
+
 class MissingExtra(AnacrusisError, ImportError):
     """An optional package is needed. The message holds the install command."""
 
