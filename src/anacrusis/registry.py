@@ -9,13 +9,18 @@ from typing import Any
 
 from .errors import ConfigError, ModelError, did_you_mean
 
+ENGINES = ("tune", "search", "baseline")
+ANYWHERE = frozenset({"encoder", "masked", "causal", "encoder-decoder", "endpoint"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """One way to learn a prompt. Registered in its own file under methods/.
 
-    engine: "tune" (by gradient) or "baseline" (no learning of a prompt; a yardstick).
-    build: tune: (config, problem) -> Recipe; baseline: (config, problem) -> Prompt.
+    engine: "tune" (by gradient), "search" (by trial) or "baseline" (no learning of a prompt; a yardstick).
+    build: tune: (config, problem) -> Recipe; baseline: (config, problem) -> Prompt; search: (config, search) ->
+        generator of requests that returns candidates, the best first.
+    roles: models beside the task's that a search needs: "writer", "judge", "person".
     needs: capabilities of the model; kinds: task kinds that it serves.
     training: options of the trainer that differ from its defaults for this method.
     restore: (model, Conditioned prompt) -> maker, for methods whose prompt does not fold.
@@ -28,10 +33,15 @@ class Method:
     paper: str  # Markdown link
     engine: str = "tune"
     needs: frozenset[str] = frozenset({"gradients"})
+    roles: frozenset[str] = frozenset()
     kinds: frozenset[str] = frozenset({"classification", "multilabel", "generation"})
     training: Mapping[str, Any] = field(default_factory=dict)
     restore: Callable[..., Any] | None = None
     arrangements: frozenset[str] = frozenset({"encoder", "masked", "causal", "encoder-decoder"})
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise ConfigError(f"{self.name} is on the engine {self.engine!r}.{did_you_mean(self.engine, ENGINES)}")
 
     def configure(self, options: Mapping[str, Any]) -> Any:
         """The frozen config from named options; unknown names raise ConfigError with the nearest known one."""
@@ -46,6 +56,13 @@ class Method:
         return {
             f.name: f.default_factory() if f.default_factory is not MISSING else f.default for f in fields(self.config)
         }
+
+
+def searching(**entries: Any) -> Method:
+    """A method on the search engine, with what nearly all of them have in common: any model, single labels or text."""
+    usual: dict[str, Any] = {"engine": "search", "needs": frozenset(), "arrangements": ANYWHERE,
+                             "kinds": frozenset({"classification", "generation"})}  # fmt: skip
+    return register(Method(**{**usual, **entries}))
 
 
 METHODS: dict[str, Method] = {}

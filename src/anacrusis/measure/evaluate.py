@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,14 +12,15 @@ import numpy as np
 from ..errors import ConfigError
 from ..model.model import Model
 from ..prompt.values import Prompt
-from ..task import Task
+from ..task import Example, Task
 from .intervals import Interval, bootstrap, paired
-from .predict import scores, written
+from .predict import named, scores, written
 
 
 @dataclass(frozen=True)
 class Score:
-    """A score on one split. predictions: class indexes (N,), scores (N, C) for several labels, or texts."""
+    """A score on one split. predictions: class indexes (N,), -1 for a reply that names no class; scores (N, C) for
+    several labels; or texts."""
 
     split: str
     metric: str
@@ -65,7 +66,11 @@ def evaluate(
         raise ConfigError("this prompt needs its model: evaluate(prompt, ana.open(NAME), task)")
     began = time.monotonic()
     predictions = predictions_of(prompt, model, task, [e.inputs for e in examples], done)
-    seconds = time.monotonic() - began
+    return scored(predictions, examples, task, split, time.monotonic() - began)
+
+
+def scored(predictions: Any, examples: Sequence[Example], task: Task, split: str, seconds: float) -> Score:
+    """The Score of predictions that were made in `seconds`."""
     names = dict.fromkeys((task.metric, *FURTHER[task.kind]))
     found = {m: bootstrap(m, predictions, examples, classes=len(task.labels) or None) for m in names}
     main = found[task.metric]
@@ -78,6 +83,8 @@ def predictions_of(prompt: Prompt, model: Model | None, task: Task, inputs: Any,
     if task.kind == "generation":
         assert model is not None
         return written(prompt, inputs, model)
+    if prompt.frame.readout == "answer":
+        return np.asarray([-1 if c is None else c for c in named(prompt, inputs, model, done)])
     z = scores(prompt, inputs, model, done=done).numpy()  # type: ignore[arg-type]
     return z if task.kind == "multilabel" else np.asarray(z.argmax(1))
 

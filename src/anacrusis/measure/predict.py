@@ -10,17 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ModelError, PromptError
+from ..errors import ModelError, PromptError, ServiceError
 from ..model import open as _open
+from ..model.calls import Reply
 from ..model.model import Model, batches_by_length
 from ..model.readout import Reader, reader, score_all
 from ..model.rows import collate
+from ..model.say import call, understood
 from ..model.warm import warm
 from ..model.write import write
 from ..prompt.store import check
 from ..prompt.values import Adapter, Constant, Prompt
 
 Inputs = Sequence[tuple[str, ...]]
+ANSWER_TOKENS = 256  # of an endpoint's reply, at most
 
 
 def as_inputs(texts: Any, fields: Sequence[str]) -> list[tuple[str, ...]]:
@@ -44,7 +47,30 @@ def predict(prompt: Prompt, texts: Any, model: Model | None = None) -> list[Any]
     inputs = as_inputs(texts, prompt.frame.fields)
     if prompt.frame.readout == "generate":
         return written(prompt, inputs, model)
+    if prompt.frame.readout == "answer":
+        return [None if c is None else prompt.frame.labels[c] for c in named(prompt, inputs, model)]
     return answers(prompt, scores(prompt, inputs, model))
+
+
+def named(prompt: Prompt, inputs: Inputs, model: Any, done: Any = None) -> list[int | None]:
+    """Class indexes that an endpoint's replies name, None for a reply that names none. Raises ServiceError."""
+    return [understood(prompt.frame, r)[0] for r in _replies(prompt, inputs, model, done)]
+
+
+def _replies(prompt: Prompt, inputs: Inputs, model: Any, done: Any = None) -> list[Reply]:
+    if model.arrangement != "endpoint":
+        raise ModelError(
+            f"the readout {prompt.frame.readout!r} is for models that only write; {model.name} is {model.arrangement}. "
+            "Learn a prompt for it"
+        )
+    check(prompt, model.name, model.fingerprint)
+    calls = [call(prompt.frame, x, tokens=ANSWER_TOKENS) for x in inputs]
+    replies = model.complete(calls, lambda several: done(len(several)) if done else None)
+    if lost := [r for r in replies if r.outcome == "failed"]:
+        raise ServiceError(
+            f"{len(lost)} of {len(calls)} calls to {model.name} failed: {lost[0].detail}. Try again later"
+        )
+    return list(replies)
 
 
 def answers(prompt: Prompt, z: Tensor) -> list[Any]:
@@ -67,6 +93,8 @@ def scores(prompt: Prompt, inputs: Inputs, model: Model, *, size: int = 32, done
 
 def written(prompt: Prompt, inputs: Inputs, model: Model) -> list[str]:
     """Texts that the model writes under the prompt, in the order of `inputs`."""
+    if model.arrangement == "endpoint":
+        return [r.text for r in _replies(prompt, inputs, model)]
     with _at_work(prompt, model):
         return write(model, prompt, inputs)
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..errors import ConfigError
 from ..prompt.values import Frame
 from ..task.task import Task
 from .model import Model
 from .readout import LabelWords
 
+ENDPOINT_READOUTS = {"classification": "answer", "generation": "generate"}
 
-def default_frame(model: Model, task: Task, readout: str = "auto", template: str = "", place: str = "auto") -> Frame:
+
+def default_frame(model: Any, task: Task, readout: str = "auto", template: str = "", place: str = "auto") -> Frame:
     """How `model` reads `task`.
 
     readout "auto": a head for encoders and several labels, label words where the classes begin with different tokens
     (otherwise a head), written text for generation tasks. template "": the fields, then a place for the answer.
     """
+    if model.arrangement == "endpoint":
+        return _asked(task, readout, template)
     if readout == "auto":
         readout = _readout(model, task)
     if task.kind == "generation" and readout != "generate":
@@ -30,6 +36,18 @@ def default_frame(model: Model, task: Task, readout: str = "auto", template: str
         pool=model.pool,
         multi=task.kind == "multilabel",
     )
+
+
+def _asked(task: Task, readout: str, template: str) -> Frame:
+    """For a model that only writes: the fields by name, and the place of the answer."""
+    wanted = ENDPOINT_READOUTS.get(task.kind, "")
+    if readout not in ("auto", wanted) or not wanted:
+        raise ConfigError(f"readout {readout!r}: an endpoint only writes; a {task.kind} task is read by {wanted!r}")
+    fields = "\n".join(f"{name.capitalize()}: {{{name}}}" for name in task.fields)
+    return Frame(
+        fields=task.fields, labels=task.labels, words=task.words, readout=wanted,
+        template=template or fields + "\nAnswer:",
+    )  # fmt: skip
 
 
 def _readout(model: Model, task: Task) -> str:

@@ -42,15 +42,23 @@ def open(  # noqa: A001  (the name that users know: ana.open)
     quantise: int | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
-) -> Model:
-    """Open a frozen model.
+    base_url: str | None = None,
+    concurrency: int | None = None,
+) -> Any:
+    """Open a frozen model: a Model, or an Endpoint for "openai:NAME".
 
-    name: "builtin:minilm", a folder in Hugging Face layout, or a hub name such as "gpt2".
+    name: "builtin:minilm", a folder in Hugging Face layout, a hub name such as "gpt2", or "openai:NAME" for a model
+    behind an OpenAI-compatible API at `base_url` ($OPENAI_BASE_URL; else OpenAI's), asked with $OPENAI_API_KEY.
     dtype: "auto" (float32 on a CPU, bfloat16 on a GPU that computes it), or "float32", "float16", "bfloat16".
     device: "auto", "cpu", "cuda", "cuda:1", "mps". quantise: 4 or 8 bits through bitsandbytes.
     trust_remote_code: run Python that comes with the checkpoint; off unless you ask for it.
     Raises ModelError when it cannot be found or used, MissingExtra when a package is needed.
     """
+    if name.startswith("openai:"):
+        from .endpoint import Endpoint
+
+        asked = {"base_url": base_url, "concurrency": concurrency}
+        return Endpoint(name, **{k: v for k, v in asked.items() if v is not None})  # type: ignore[arg-type]
     source = _resolve(name)
     chosen, why = _device(device)
     kind, more = _dtype(dtype, chosen)
@@ -128,7 +136,7 @@ def _resolve(name: str) -> str:
     scheme, colon, _ = name.partition(":")
     if colon and len(scheme) > 1 and not Path(name).exists():
         raise ModelError(
-            f"{name!r} is not a model that can be opened here: schemes known are builtin:. Give a folder, a hub name "
+            f"{name!r} is not a model that can be opened here: schemes known are builtin: and openai:. Give a folder, a hub name "
             f"such as gpt2, or one of {', '.join('builtin:' + b for b in BUILTINS)}"
         )
     if name.startswith((".", "/", "~")) or (os.sep in name and name.count("/") != 1 and Path(name).parent.exists()):

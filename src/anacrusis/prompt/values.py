@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import ConfigError, PromptError
 
 PLACES = ("auto", "front", "after-bos", "back", "slots")
-READOUTS = ("label-words", "lm", "head", "similarity", "generate")
+READOUTS = ("label-words", "lm", "head", "similarity", "generate", "answer")  # answer: a reply that names a class
 STACKS = ("encoder", "decoder", "cross")  # the attentions that keys and values can be put in front of
 
 

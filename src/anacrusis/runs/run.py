@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,18 @@ import torch
 
 from ..errors import ConfigError, RunError, did_you_mean
 from ..measure.evaluate import Score, evaluate
+from ..measure.intervals import Interval
 from ..model.frames import default_frame
 from ..model.model import Model
 from ..prompt import store
 from ..prompt.values import Prompt
-from ..registry import Method, get, require
+from ..registry import Method, cast, get, require
+from ..search.search import Searching
 from ..task import Task
 from ..tune.recipe import Problem, Training
 from ..tune.trainer import Trainer, seed_of
 from . import journal
+from .searching import Means, Result, learn
 
 FRAME_OPTIONS = ("readout", "template", "place")
 Observe = Callable[[dict[str, Any]], None]
@@ -41,6 +44,7 @@ class Plan:
     source: Mapping[str, Any]  # how the task is read again; empty when it was made in memory
     data: str  # the task's fingerprint
     opening: Mapping[str, Any]  # dtype, device, quantise: how the model was opened
+    means: Mapping[str, Any] = field(default_factory=dict)  # of a search: writer, judge, budget, prices, store
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "format": 1}
@@ -48,7 +52,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Run:
-    """One fit that ended. score: on the test split, or None where the task has none."""
+    """One fit that ended. score: on the test split, or None where the task has none.
+
+    gain: of a search: the prompt's test score minus that of the prompt it started from, paired. cost: of a search:
+    calls, tokens and dollars, in total and by role."""
 
     plan: Plan
     prompt: Prompt
@@ -57,9 +64,19 @@ class Run:
     parameters: int  # trained
     seconds: float  # of learning
     folder: Path | None
+    gain: Interval | None = None
+    cost: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         said = str(self.score) if self.score else "no test split"
+        if self.cost:
+            money = f", ${self.cost['dollars']:.4f}" if self.cost["dollars"] else ""
+            gain = (
+                f" ({self.gain.value:+.2f} [{self.gain.low:+.2f}, {self.gain.high:+.2f}] over the start)"
+                if self.gain
+                else ""
+            )
+            return f"{said}{gain}, {self.cost['calls']:,} calls{money}, {self.seconds:.0f} s"
         return f"{said}, {self.parameters / 1000:.1f} k parameters, {self.seconds:.0f} s"
 
 
@@ -77,19 +94,22 @@ def fit(
     folder: str | os.PathLike[str] | None = None,
     options: Mapping[str, Any] | None = None,
     observe: Observe | None = None,
+    means: Means | None = None,
 ) -> Run:
     """Learn a prompt for `model` on `task`.
 
     method: a name from `anacrusis methods`. options: of the method, of the trainer (tune.recipe.Training) and of the
     frame (readout, template, place), by name. folder: of the run; one that holds an unfinished run of the same plan
-    is continued, a finished one is read. None: a new one under `runs_folder()`.
+    is continued, a finished one is read. None: a new one under `runs_folder()`. means: what a search may use: writer,
+    judge, budget, prices, store.
     Raises ConfigError, ModelError before anything is computed when method, model and task do not fit.
     """
     chosen = get(method)
     require(chosen, model, task)
     config, training, frame_options = divide(chosen, options or {})
+    means = means or Means()
     plan = Plan(method, dict(options or {}), seed, model.name, model.fingerprint, task.name, dict(task.source),
-                task.fingerprint, dict(model.opening))  # fmt: skip
+                task.fingerprint, dict(model.opening), means.to_json() if chosen.engine == "search" else {})  # fmt: skip
     path = Path(folder) if folder is not None else _new_folder(plan)
     _begin(path, plan)
     if (path / "result.json").exists():
@@ -98,14 +118,20 @@ def fit(
     with journal.Journal(path if first else path / f"process-{os.environ['RANK']}") as log:
 
         def tell(event: dict[str, Any]) -> None:
-            if event["event"] != "step":  # steps are for the eye; validations are for the record
+            if event["event"] not in ("step", "search"):  # they are for the eye; validations are for the record
                 log.append({"time": round(time.time(), 3), **event})
             if observe is not None:
                 observe(event)
 
         tell({"event": "fit", "method": method, "model": model.name, "task": task.describe(), "folder": str(path)})
-        run = _learn(chosen, config, Problem(model, task, default_frame(model, task, **frame_options),
-                     torch.Generator().manual_seed(seed_of(seed, "build")), training), plan, path, tell)  # fmt: skip
+        if isinstance(training, Searching):
+            result = learn(
+                chosen, config, training, frame_options, model, task, seed=seed, folder=path, means=means, tell=tell
+            )
+            run = _searched(result, plan, config, path)
+        else:
+            run = _learn(chosen, config, Problem(model, task, default_frame(model, task, **frame_options),
+                         torch.Generator().manual_seed(seed_of(seed, "build")), training), plan, path, tell)  # fmt: skip
         if first:
             _finish(run, path)
         tell({"event": "done", "score": run.score.to_json() if run.score else None, "seconds": run.seconds})
@@ -136,6 +162,22 @@ def _learn(method: Method, config: Any, problem: Problem, plan: Plan, path: Path
     return Run(plan, prompt, score, valid, count, seconds, path)
 
 
+def _searched(result: Result, plan: Plan, config: Any, path: Path) -> Run:
+    """A search's result as a Run, with all of it in the prompt's card."""
+    score, seconds = result.score, result.cost["seconds"]
+    count = sum(t.numel() for t in result.prompt.tensors().values())
+    rows = _score_rows(score) if score else []
+    if result.start is not None:
+        rows += [{**r, "of": "the starting prompt"} for r in _score_rows(result.start)]
+    card = {"model": plan.model, "fingerprint": plan.fingerprint, "method": plan.method, "task": plan.task,
+            "data": plan.data, "seed": plan.seed, "parameters": count, "seconds": seconds, "config": asdict(config),
+            "cost": result.cost, "gain": asdict(result.gain) if result.gain else None, "notes": list(result.notes),
+            "scores": rows}  # fmt: skip
+    return Run(
+        plan, result.prompt.with_card(**card), score, result.valid, count, seconds, path, result.gain, result.cost
+    )
+
+
 def _score_rows(score: Score) -> list[dict[str, Any]]:
     rows = [{"split": score.split, "metric": score.metric, "value": score.value, "low": score.low,
              "high": score.high, "n": score.n}]  # fmt: skip
@@ -145,15 +187,22 @@ def _score_rows(score: Score) -> list[dict[str, Any]]:
     ]
 
 
-def divide(method: Method, options: Mapping[str, Any]) -> tuple[Any, Training, dict[str, str]]:
+def divide(method: Method, options: Mapping[str, Any]) -> tuple[Any, Training | Searching, dict[str, str]]:
     """Sort options by whom they belong to. Raises ConfigError with the nearest known name for any other."""
     own = {f.name for f in fields(method.config)}
-    trainer = {f.name for f in fields(Training)} if method.engine == "tune" else set()
+    engine: dict[str, type] = {"tune": Training, "search": Searching}
+    trainer = {f.name for f in fields(engine[method.engine])} if method.engine in engine else set()
     for name in options:
         if name not in own | trainer | set(FRAME_OPTIONS):
             known = own | trainer | set(FRAME_OPTIONS)
             raise ConfigError(f"{method.name} has no option {name!r}.{did_you_mean(name, known)}")
-    training = Training(**method.training).changed({k: v for k, v in options.items() if k in trainer - own})
+    given = {k: v for k, v in options.items() if k in trainer - own}
+    training: Training | Searching
+    if method.engine == "search":
+        known_ = {f.name: f for f in fields(Searching)}
+        training = Searching(**{**method.training, **{k: cast(known_[k], v) for k, v in given.items()}})
+    else:
+        training = Training(**method.training).changed(given)
     config = method.configure({k: v for k, v in options.items() if k in own})
     return config, training, {k: str(v) for k, v in options.items() if k in FRAME_OPTIONS}
 
@@ -190,7 +239,8 @@ def _finish(run: Run, path: Path) -> None:
     record = {"format": 1, "score": run.score.to_json() if run.score else None, "valid": run.valid,
               "parameters": run.parameters, "seconds": run.seconds,
               "predictions": run.score.predictions if run.score and isinstance(run.score.predictions, list)
-              else run.score.predictions.tolist() if run.score else None}  # fmt: skip
+              else run.score.predictions.tolist() if run.score else None,
+              "gain": asdict(run.gain) if run.gain else None, "cost": dict(run.cost)}  # fmt: skip
     store.write_json(path / "result.json", record)
     for old in path.glob("checkpoint*"):
         old.unlink()
@@ -203,7 +253,7 @@ def read_plan(path: Path) -> Plan:
         raise RunError(f"no run in {path}: run.json is missing. `anacrusis runs` lists the runs.")
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        return Plan(**{f.name: record[f.name] for f in fields(Plan)})
+        return Plan(**{f.name: record[f.name] for f in fields(Plan) if f.name in record or f.name != "means"})
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise RunError(f"{file} is damaged: {error}") from error
 
@@ -225,7 +275,9 @@ def load(folder: str | os.PathLike[str]) -> Run:
         found = record["predictions"]
         found = found if found and isinstance(found[0], str) else np.asarray(found)
         score = Score(**{**said, "others": others}, predictions=found)
-    return Run(plan, store.load(path / "prompt"), score, record["valid"], record["parameters"], record["seconds"], path)
+    gain = Interval(**record["gain"]) if record.get("gain") else None
+    return Run(plan, store.load(path / "prompt"), score, record["valid"], record["parameters"], record["seconds"], path,
+               gain, record.get("cost", {}))  # fmt: skip
 
 
 def resume(folder: str | os.PathLike[str], *, observe: Observe | None = None) -> Run:
@@ -245,7 +297,10 @@ def resume(folder: str | os.PathLike[str], *, observe: Observe | None = None) ->
     if model.fingerprint != plan.fingerprint:
         raise RunError(f"{plan.model} has fingerprint {model.fingerprint}; the run began with {plan.fingerprint}")
     task = replace(task, name=plan.task)
-    return fit(plan.method, model, task, seed=plan.seed, folder=path, options=plan.options, observe=observe)
+    means = Means.from_json(plan.means) if plan.means else None
+    return fit(
+        plan.method, model, task, seed=plan.seed, folder=path, options=plan.options, observe=observe, means=means
+    )
 
 
 def listing(root: Path | None = None) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,362 @@
+"""A fit on the search engine: bring model, store, budget and method together, and read the result into a Run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError, ModelError
+from ..measure.evaluate import Score, scored
+from ..measure.intervals import Interval, paired
+from ..model.calls import Reply
+from ..model.frames import default_frame
+from ..model.model import Model
+from ..model.say import call as call_for
+from ..model.say import understood
+from ..prompt.values import Frame, Prompt
+from ..registry import Method
+from ..search.budget import Budget, Cost, Price, parse
+from ..search.desk import Desk, LocalSpeaker, Speaker
+from ..search.engine import Engine
+from ..search.ledger import Scored
+from ..search.local import Local
+from ..search.perform import Performer
+from ..search.person import AtTerminal, ByFile, Person
+from ..search.search import Search, Searching
+from ..search.store import Store, masked
+from ..search.templates import source
+from ..search.whole import Found, whole
+from ..task import Example, Task
+
+ROLES = ("task", "writer", "judge")
+KEPT_SHARE = 0.4  # of a limit that choosing and reporting may take, at most: then they use fewer examples
+KEPT_SECONDS = 0.15  # of a limit on time
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a search may use beside model and task.
+
+    writer, judge: an Endpoint, a Model that writes, or the name of one; the judge is the writer where none is given,
+    and both are the task's model where that writes. budget: such as "$2, 500calls, 10min" (search.budget). prices: by
+    role, "IN/OUT" in dollars per million tokens. store: "" for a file in the run's folder, else a path or database
+    address (sqlite:///..., postgresql://...); also read from $ANACRUSIS_STORE, where a password belongs.
+    person: "file" or "terminal", for methods that ask one. opening: how models are opened that are given by name.
+    """
+
+    writer: Any = None
+    judge: Any = None
+    budget: str = ""
+    prices: Mapping[str, str] = field(default_factory=dict)
+    store: str = ""
+    person: str = "file"
+    opening: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """What a resumed run needs. No secret: the password of a store is left out."""
+        names = {r: getattr(x, "name", x) for r, x in (("writer", self.writer), ("judge", self.judge))}
+        more = {r: dict(getattr(x, "opening", {})) for r, x in (("writer", self.writer), ("judge", self.judge)) if x}
+        return {**names, "openings": more, "budget": self.budget, "prices": dict(self.prices),
+                "store": masked(self.store) if "://" in self.store else self.store, "person": self.person}  # fmt: skip
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Means:
+        from ..model.open import open as open_model
+
+        def again(role: str) -> Any:
+            name = data.get(role)
+            return open_model(name, **data.get("openings", {}).get(role, {})) if name else None
+
+        return cls(again("writer"), again("judge"), data.get("budget", ""), dict(data.get("prices", {})),
+                   data.get("store", ""), data.get("person", "file"))  # fmt: skip
+
+    def speakers(self, model: Any, roles: frozenset[str]) -> dict[str, Speaker]:
+        """Who answers calls, by role. Raises ConfigError for a needed role that nobody has."""
+        own = model if "text" in model.can else None
+        writer = self._opened(self.writer) or own
+        judge = self._opened(self.judge) or writer
+        found = {
+            "task": own if own is not None and model.arrangement == "endpoint" else None,
+            "writer": writer,
+            "judge": judge,
+        }
+        for role in sorted(roles & set(ROLES)):
+            if found[role] is None:
+                raise ConfigError(
+                    f"this method needs a {role}, a model that writes; {model.name} does not. Give one: "
+                    f"--{role} openai:NAME, or a folder of a causal model"
+                )
+        return {r: x if not isinstance(x, Model) else LocalSpeaker(x) for r, x in found.items() if x is not None}
+
+    def _opened(self, given: Any) -> Any:
+        if not isinstance(given, str):
+            return given
+        from ..model.open import open as open_model
+
+        return open_model(given, **self.opening)
+
+    def person_at(self, folder: Path) -> Person:
+        if self.person not in ("file", "terminal"):
+            raise ConfigError(f"person is {self.person!r}; it must be file or terminal")
+        return AtTerminal() if self.person == "terminal" else ByFile(folder)
+
+    def store_at(self, folder: Path) -> Store:
+        address = os.environ.get("ANACRUSIS_STORE") or self.store
+        if not address:
+            return Store(f"sqlite:///{folder.resolve() / 'search.sqlite'}", "run")
+        if "://" not in address:
+            address = f"sqlite:///{Path(address).resolve()}"
+        # a store that runs share knows them by where they are
+        return Store(address, hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16])
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a search came to."""
+
+    prompt: Prompt
+    score: Score | None
+    start: Score | None  # of the starting prompt, on the same test examples
+    gain: Interval | None  # winner - start, paired
+    valid: float | None
+    cost: dict[str, Any]
+    notes: tuple[str, ...]
+    test: tuple[Example, ...]
+
+
+def search_frame(model: Any, task: Task, options: Searching, given: Mapping[str, str]) -> tuple[Frame, tuple[str, ...]]:
+    """The frame that a search starts from, and which of its parts it changes."""
+    frame = default_frame(model, task, **given)
+    if frame.readout == "head":  # no head is trained here
+        frame = replace(frame, readout="similarity")
+    usual = ("template", "words") if frame.readout == "similarity" else ("instruction",)
+    parts = usual if options.parts == "auto" else tuple(p.strip() for p in options.parts.split(",") if p.strip())
+    for part in parts:
+        if part not in ("instruction", "template", "words"):
+            raise ConfigError(f"parts has {part!r}; known: instruction, template, words")
+        if part == "words" and frame.readout not in ("similarity", "answer"):
+            raise ConfigError("label words are searched where texts are compared with them: on models with features")
+    if "instruction" in parts:
+        plain = source("seeds" if task.labels else "seeds-writing").splitlines()[0]
+        start = plain.replace("{{labels}}", ", ".join(task.words)) if options.start == "auto" else options.start
+        frame = replace(frame, instruction=start)
+    elif options.start != "auto":
+        frame = replace(frame, template=options.start)
+    if model.arrangement == "encoder" and "instruction" not in parts:
+        frame = replace(frame, instruction="")
+    return frame, parts
+
+
+def learn(
+    method: Method, config: Any, options: Searching, frame_options: Mapping[str, str], model: Any, task: Task,
+    *, seed: int, folder: Path, means: Means, tell: Callable[[dict[str, Any]], None],
+) -> Result:  # fmt: skip
+    """Run the search in `folder`, or go on with it."""
+    with Session(method, options, frame_options, model, task, seed=seed, means=means, tell=tell) as work:
+        return work.run(config, means.store_at(folder), means.person_at(folder))
+
+
+class Session:
+    """One search with everything it needs. `plan` uses it too, with nothing that spends."""
+
+    def __init__(
+        self, method: Method, options: Searching, frame_options: Mapping[str, str], model: Any, task: Task,
+        *, seed: int, means: Means, tell: Callable[[dict[str, Any]], None],
+    ):  # fmt: skip
+        if task.kind == "multilabel":
+            raise ConfigError(f"{method.name} is for tasks with one label or a text to write")
+        if not task.train:
+            raise ConfigError(f"the task {task.name} has no training examples")
+        self.method, self.model, self.task, self.seed, self.means, self.tell = method, model, task, seed, means, tell
+        frame, parts = search_frame(model, task, options, frame_options)
+        self.search = Search(task, frame, parts, options, seed)
+        self.local = Local(model) if isinstance(model, Model) else None
+        if self.local is not None:
+            self.search.model = facts(self.local.model)
+        elif "gradients" in method.needs:
+            raise ModelError(f"{method.name} needs gradients; {model.name} has none")
+        self.speakers = means.speakers(model, method.roles)
+        prices: dict[str, Price | None] = {r: Price.parse(p) for r, p in means.prices.items()}
+        for role in prices:
+            if role not in ROLES:
+                raise ConfigError(f"--price {role}=...: the roles are {', '.join(ROLES)}")
+        roles = tuple(r for r in ROLES if r == "task" or r in self.speakers)
+        for role in roles:  # a local model costs no money
+            if isinstance(self.speakers.get(role), LocalSpeaker) or (role == "task" and self.local is not None):
+                prices.setdefault(role, Price(0, 0))
+        self.roles, self.prices = roles, prices
+        self.limits = parse(means.budget) if means.budget else ()
+        self.notes: list[str] = []
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for speaker in self.speakers.values():
+            if isinstance(self.means.writer, str) and hasattr(speaker, "close") and speaker is not self.model:
+                speaker.close()
+
+    def run(self, config: Any, store: Store, person: Person) -> Result:
+        began = time.monotonic()
+        with store:
+            store.lock()
+            past = store.events()
+            before = float(past[-1].get("seconds", 0.0)) if past else 0.0
+            budget = Budget(self.limits, self.prices, self.roles, before=before)
+            if past:
+                self.tell({"event": "note", "text": f"going on after {len(past)} requests"})
+                if lost := store.lost():
+                    self.notes.append(
+                        f"{len(lost)} calls were under way when the run was stopped; they are asked again under the "
+                        "same idempotency key, but a provider that ignores such keys may bill them twice"
+                    )
+            show = Shows(self.search, budget, self.tell)
+            desk = Desk(self.speakers, store, budget, str(self.seed), show)
+            valid = self.search.valid[: self.search.options.valid or None]
+            test = list(self.task.test[: self.search.options.test or None])
+            valid, test = self._affordable(budget, valid, test)
+            performer = Performer(self.search, desk, budget, self.local, person, show,
+                                  {**self.search.examples, **{e.id: e for e in test}})  # fmt: skip
+            engine = Engine(performer, store, budget, self.tell, before=before)
+            self._set_aside(budget, performer, past, valid, test)
+            policy = self.method.build(config, self.search)
+            found = engine.run(whole(self.search, policy, valid, [e.id for e in test]))
+            cost = spent(budget, engine.seconds)
+        return self.result(found, test, cost, time.monotonic() - began)
+
+    # what is set aside
+
+    def _estimate(self, valid: Sequence[str], test: Sequence[Example]) -> dict[str, Cost]:
+        """What choosing and reporting are likely to take, half as much again for tokens."""
+        finalists = self.search.options.finalists
+        examples = {"choose": [self.search.examples[i] for i in valid], "report": list(test)}
+        out = {}
+        for stage, times in (("choose", finalists), ("report", 2)):
+            n, tokens = len(examples[stage]), 0
+            if self.local is None:
+                frame = self.search.form(self.search.start).frame
+                tokens = sum(call_for(frame, e.inputs, tokens=1).bound // 3 for e in examples[stage])
+            said = 0 if self.local is not None else n * min(16, self.search.options.answer_tokens)
+            out[stage] = Cost(times * n, times * tokens * 3 // 2, times * said * 3 // 2)
+        return out
+
+    def _affordable(
+        self, budget: Budget, valid: Sequence[str], test: list[Example]
+    ) -> tuple[tuple[str, ...], list[Example]]:
+        """As many examples for choosing and reporting as KEPT_SHARE of the tightest limit allows."""
+        share = 1.0
+        total = sum(self._estimate(valid, test).values(), Cost())
+        price = self.prices.get("task")
+        money = price.nanodollars(total.input, total.output) if price else 0
+        for limit in self.limits:
+            need = money if limit.unit == "dollars" else limit.of(total)
+            if limit.role in (None, "task") and limit.unit != "seconds" and need > KEPT_SHARE * limit.whole:
+                share = min(share, KEPT_SHARE * limit.whole / need)
+        few = tuple(valid[: int(len(valid) * share)]), test[: int(len(test) * share)]
+        if share < 1:
+            self.notes.append(
+                f"the budget allows {len(few[0])} of {len(valid)} validation and {len(few[1])} of {len(test)} test examples"
+            )
+        return few
+
+    def _set_aside(
+        self, budget: Budget, performer: Performer, past: Sequence[Mapping[str, Any]], valid: Sequence[str],
+        test: Sequence[Example],
+    ) -> None:  # fmt: skip
+        over = sum(e["verb"] == "stage" for e in past)  # stages that an earlier process has begun
+        for stage, cost in list(self._estimate(valid, test).items())[over:]:
+            if budget.fits("task", cost):
+                performer.kept[stage] = budget.reserve("task", cost)
+
+    # reading the result
+
+    def result(self, found: Found, test: Sequence[Example], cost: dict[str, Any], seconds: float) -> Result:
+        s = self.search
+        prompt = s.form(found.winner)
+        if found.chosen_on == "train":
+            self.notes.append("chosen on training examples: there were no validation examples, or no budget for them")
+        if found.winner.id == s.start.id:
+            self.notes.append("nothing was better than the start by a standard error, so the start is kept")
+        score = start = gain = None
+        if found.test is not None and found.test.n:
+            known = [
+                e
+                for e in test
+                if e.id in found.test.values and (not found.start_test or e.id in found.start_test.values)
+            ]
+            if len(known) < len(test):
+                self.notes.append(f"{len(test) - len(known)} test examples have no answer and are left out")
+            mine = self.predictions(found.test, known, prompt.frame)
+            score = scored(mine, known, self.task, "test", seconds)
+            if found.start_test is not None and found.start_test.n:
+                theirs = self.predictions(found.start_test, known, s.form(s.start).frame)
+                start = scored(theirs, known, self.task, "test", seconds)
+                gain = paired(self.task.metric, mine, theirs, known, classes=len(self.task.labels) or None)
+        known_ = tuple(e for e in test if found.test is not None and e.id in found.test.values)
+        for note in self.notes:
+            self.tell({"event": "note", "text": note})
+        valid = found.valid.mean if found.valid is not None else None
+        return Result(prompt, score, start, gain, valid, cost, tuple(self.notes), known_)
+
+    def predictions(self, of: Scored, examples: Sequence[Example], frame: Frame) -> Any:
+        said = [of.observations[e.id] for e in examples]
+        if not frame.labels:
+            return [o.output for o in said]
+        if self.local is not None:
+            return np.asarray([frame.words.index(o.output) for o in said])
+        heard = [understood(frame, Reply(o.output, "ok" if o.outcome == "unparsed" else o.outcome))[0] for o in said]
+        return np.asarray([-1 if c is None else c for c in heard])
+
+
+def facts(model: Model) -> dict[str, Any]:
+    """What a method may know of a local model."""
+    return {
+        "hidden": model.hidden, "scale": model.scale, "embeddings": model.embeddings, "tokenizer": model.tokenizer,
+        "sites": model.sites, "arrangement": model.arrangement, "model": model,
+    }  # fmt: skip
+
+
+def spent(budget: Budget, seconds: float) -> dict[str, Any]:
+    """Costs by role and in total, as JSON. Both clocks: all that was asked for, and what was sent."""
+
+    def said(role: str | None) -> dict[str, Any]:
+        cost, paid = budget.spent(role), budget.spent(role, paid=True)
+        return {"calls": cost.calls, "input": cost.input, "output": cost.output, "dollars": cost.dollars,
+                "sent": paid.calls, "paid_dollars": paid.dollars}  # fmt: skip
+
+    return {**said(None), "seconds": round(seconds, 1), "roles": {r: said(r) for r in budget.to_json()}}
+
+
+class Shows:
+    """Tells how far a search is, five times a second at most."""
+
+    def __init__(self, search: Search, budget: Budget, tell: Callable[[dict[str, Any]], None]):
+        self.search, self.budget, self.tell, self.last = search, budget, tell, 0.0
+
+    def __call__(self, n: int) -> None:
+        now = time.monotonic()
+        if now - self.last < 0.2:
+            return
+        self.last = now
+        total = self.budget.spent()
+        left = [{"limit": str(limit), "share": 1 - have / max(1e-12, float(limit.amount)), "left": have}
+                for limit, have in self.budget.left()]  # fmt: skip
+        self.tell({"event": "search", "calls": total.calls, "dollars": total.dollars, "left": left,
+                   "candidates": len(self.search.ledger.candidates), "best": best_so_far(self.search)})  # fmt: skip
+
+
+def best_so_far(search: Search) -> float | None:
+    """The best mean of those candidates that saw at least half of the scoring examples."""
+    least = max(1, len(search.dev) // 2)
+    counts: dict[str, list[float]] = {}
+    for (c, _), o in search.ledger.cells.items():
+        if o.value is not None:
+            counts.setdefault(c, []).append(o.value)
+    return max((sum(v) / len(v) for v in counts.values() if len(v) >= least), default=None)
