@@ -11,7 +11,7 @@ from tests.world import World
 
 
 def test_finds_what_was_planted() -> None:
-    finds_what_was_planted("opro", "6000calls", {"width": 4})
+    finds_what_was_planted("opro", "8000calls")
 
 
 def test_history_is_shown_in_ascending_order_and_only_the_best() -> None:

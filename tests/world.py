@@ -105,6 +105,9 @@ class World:
         if len(shown) > 1 and rng.random() < 0.5:
             both = [p for p in PHRASES if any(p in t.lower() for t in shown[-4:])]
             phrases = [p for p in both if p in phrases or rng.random() < 0.6]
+        if "in your own way" in said:  # nothing to go by: any number of phrases, blindly
+            phrases = rng.sample(PHRASES, rng.randrange(7))
+            return " ".join([BASE, *(p[0].upper() + p[1:] + "." for p in phrases)])
         turn = rng.random()
         hints = self.hints(said)
         if turn < 0.25 and phrases:
