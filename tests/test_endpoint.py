@@ -20,7 +20,8 @@ pytest.importorskip("openai")
 from anacrusis.errors import ConfigError, MissingExtra, ServiceError
 from anacrusis.model import endpoint as module
 from anacrusis.model.calls import Call, Reply
-from anacrusis.model.endpoint import Endpoint, classify, duration, replies_of, same_model, told
+from anacrusis.model.endpoint import Endpoint
+from anacrusis.model.wire import classify, duration, replies_of, same_model, told
 
 from .loopback import Loopback, tokens
 
@@ -142,7 +143,7 @@ def test_arrived_is_called_serially_in_one_other_thread(opened):
     _, model = opened(server={"latency": 0.01})
     inside, threads = [0], set()
 
-    def arrived(i: int, reply: Reply) -> None:
+    def arrived(several: dict[int, Reply]) -> None:
         inside[0] += 1
         assert inside[0] == 1
         threads.add(threading.get_ident())
@@ -158,8 +159,8 @@ def test_what_arrived_raises_stops_everything_and_is_raised(opened, kind):
     server, model = opened(server={"latency": 0.02}, concurrency=2)
     calls: list[int] = []
 
-    def arrived(i: int, reply: Reply) -> None:
-        calls.append(i)
+    def arrived(several: dict[int, Reply]) -> None:
+        calls.extend(several)
         raise kind("disk full")
 
     with pytest.raises(kind, match="disk full"):

@@ -1,4 +1,4 @@
-"""A question to a model that writes, and its answer: the values that endpoints, local writers, cache and budget share."""
+"""A question to a model that writes, and its answer: values that endpoints, cache and budget share."""
 
 from __future__ import annotations
 

@@ -15,23 +15,17 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
-from itertools import accumulate, pairwise
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError, MissingExtra, ServiceError
 from .calls import Call, Reply
+from .wire import DROPPABLE, Trouble, classify, replies_of, request, same_model, told, usable
+from .wire import request_key as _key
 
 CAP = 30.0  # seconds: the longest pause that we choose ourselves
 PATIENCE = 900.0  # seconds: the longest pause that a provider may ask for before we stop and say so
-DROPPABLE = {
-    "max_tokens": "max_completion_tokens",
-    "temperature": "temperature",
-    "n": "'n'",
-}  # and what errors say then
-TRANSIENT = (408, 409, 425, 429)  # and every 5xx
 
 
 class Endpoint:
@@ -106,16 +100,17 @@ class Endpoint:
     def complete(
         self,
         calls: Sequence[Call],
-        arrived: Callable[[int, Reply], None] | None = None,
+        arrived: Callable[[Mapping[int, Reply]], None] | None = None,
         *,
         within: float | None = None,
         salt: str = "",
     ) -> list[Reply]:
         """Replies in the order of the calls.
 
-        arrived: called with each reply as it arrives, one at a time, in another thread than the caller's; what it
-        raises stops everything and is raised here. within: seconds in all; what has no answer by then is "failed".
-        salt: tells equal questions of different runs apart, for providers that answer a repeated request once.
+        arrived: called with the replies of each response as it arrives, by their place in `calls`, one response at a
+        time, in another thread than the caller's; what it raises stops everything and is raised here. within: seconds
+        in all; what has no answer by then is "failed". salt: tells equal questions of different runs apart, for
+        providers that answer a repeated request once.
 
         Calls that differ only in `sample` are asked in one request; its input tokens are the first one's, its output
         tokens are divided by length. Where the provider does not count, four bytes are a token. Equal calls are asked
@@ -146,7 +141,7 @@ class Endpoint:
         return self._loop
 
     async def _all(
-        self, calls: Sequence[Call], arrived: Callable[[int, Reply], None] | None, deadline: float, salt: str
+        self, calls: Sequence[Call], arrived: Callable[[Mapping[int, Reply]], None] | None, deadline: float, salt: str
     ) -> tuple[list[Reply], BaseException | None]:
         replies: dict[int, Reply] = {}
         room = asyncio.Semaphore(self.concurrency)
@@ -155,24 +150,29 @@ class Endpoint:
             questions.setdefault(replace(call, sample=0), {}).setdefault(call.sample, []).append(i)
         broken: list[BaseException] = []  # kept here: a KeyboardInterrupt that left a task would end the loop
 
-        def deliver(places: Sequence[int], reply: Reply) -> None:
-            for nth, i in enumerate(places):
-                if broken:
-                    return
-                replies[i] = replace(reply, input=0, output=0) if nth else reply
-                try:
-                    if arrived is not None:
-                        arrived(i, replies[i])
-                except BaseException as error:
-                    broken.append(error)
-                    raise ServiceError("stopped by the caller") from None
+        def deliver(got: Sequence[tuple[list[int], Reply]]) -> None:
+            """All replies of one response at once: what was paid together is kept together."""
+            if broken:
+                return
+            fresh = {
+                i: replace(reply, input=0, output=0) if nth else reply
+                for places, reply in got
+                for nth, i in enumerate(places)
+            }
+            replies.update(fresh)
+            try:
+                if arrived is not None:
+                    arrived(fresh)
+            except BaseException as error:
+                broken.append(error)
+                raise ServiceError("stopped by the caller") from None
 
         async def job(call: Call, samples: tuple[int, ...]) -> None:
             async with room:
                 several = len(samples) > 1 and "n" in self.without
                 got = [] if several else await self._ask(replace(call, sample=samples[0]), len(samples), salt, deadline)
-            for sample, reply in zip(samples, got, strict=False):
-                deliver(questions[call][sample], reply)
+            if got:
+                deliver([(questions[call][s], reply) for s, reply in zip(samples, got, strict=False)])
             if rest := samples[len(got) :]:
                 for part in [(s,) for s in rest] if "n" in self.without else [rest]:
                     group.create_task(job(call, part))
@@ -302,145 +302,6 @@ class Endpoint:
         key = self._client.api_key
         text = reply.text.replace(key, "[key]") if len(key) >= 16 else reply.text
         return replace(reply, text=text, detail=self._redact(reply.detail))
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """Why a request has no answer. kind: "retry"; "refused" (by the provider's filter); "stop"; "model" (another one
-    answered); "late" (after the deadline); or the parameter that the provider does not take. words: its own."""
-
-    kind: str
-    words: str
-    status: int = 0
-
-
-def request(model: str, call: Call, n: int, without: frozenset[str]) -> dict[str, Any]:
-    """The body of a request."""
-    body: dict[str, Any] = {
-        "model": model,
-        "messages": [{"role": role, "content": content} for role, content in call.messages],
-        "max_completion_tokens" if "max_tokens" in without else "max_tokens": call.tokens,
-    }
-    if "temperature" not in without:
-        body["temperature"] = call.temperature
-    if call.stop:
-        body["stop"] = list(call.stop)
-    return body | ({"n": n} if n > 1 else {})
-
-
-def usable(said: Any) -> bool:
-    """Whether a response has what every answer has: choices with a message of text, nothing or text parts."""
-    choices = said.get("choices") if isinstance(said, dict) else None
-    return (
-        isinstance(choices, list)
-        and bool(choices)
-        and all(isinstance(c, dict) and isinstance(c.get("message"), dict) for c in choices)
-        and all(isinstance(c["message"].get("content"), str | list | None) for c in choices)
-    )
-
-
-def replies_of(said: dict[str, Any], call: Call, n: int) -> list[Reply]:
-    """At most n replies from a usable response. Their tokens sum to what was billed."""
-    choices = said["choices"][:n]
-    texts = [_content(c["message"].get("content")) for c in choices]
-    sizes = [len(t.encode(errors="replace")) for t in texts]
-    asked = sum(len(content.encode()) for _, content in call.messages)
-    usage = said.get("usage")
-    paid = _tokens(usage, "prompt_tokens", -(-asked // 4))
-    total = _tokens(usage, "completion_tokens", sum(-(-s // 4) for s in sizes))
-    ends = [0, *accumulate(s + 1 for s in sizes)]  # + 1: an empty answer too may have cost thoughts
-    shares = [total * b // ends[-1] - total * a // ends[-1] for a, b in pairwise(ends)]
-    return [
-        replace(_reply(c, text), input=0 if i else paid, output=share)
-        for i, (c, text, share) in enumerate(zip(choices, texts, shares, strict=True))
-    ]
-
-
-def _reply(choice: dict[str, Any], text: str) -> Reply:
-    """A choice's text and outcome. Thoughts in front of the answer are not the answer."""
-    reason, refusal = choice.get("finish_reason"), choice["message"].get("refusal")
-    if refusal or reason == "content_filter":
-        return Reply("", "refused", detail=str(refusal or reason))
-    if text.lstrip().startswith("<think>"):
-        _, closed, text = text.partition("</think>")
-        if not closed:
-            return Reply("", "truncated", detail="cut off while thinking")
-        text = text.lstrip()
-    if reason == "length":
-        return Reply(text, "truncated")
-    return Reply(text) if text.strip() else Reply("", "empty")
-
-
-def _content(content: Any) -> str:
-    if isinstance(content, list):
-        return "".join(str(p.get("text") or "") for p in content if isinstance(p, dict))
-    return content or ""
-
-
-def _tokens(usage: Any, name: str, otherwise: int) -> int:
-    count = usage.get(name) if isinstance(usage, dict) else None
-    return count if isinstance(count, int) and count >= 0 else otherwise
-
-
-def classify(status: int, text: str) -> Trouble:
-    """What an error response means for us. text: its body, JSON or not."""
-    try:
-        said = json.loads(text)
-    except ValueError:
-        said = None
-    error = said.get("error", said) if isinstance(said, dict) else said
-    error = error if isinstance(error, dict) else {"message": error or text}
-    words, code = str(error.get("message") or text).strip() or "no reason given", error.get("code")
-    if status in TRANSIENT or status >= 500:
-        return Trouble("stop" if "insufficient_quota" in (code, error.get("type")) else "retry", words, status)
-    if status == 400 and code in ("content_filter", "content_policy_violation"):
-        return Trouble("refused", words, status)
-    if status == 400 and re.search(r"(un|not |n't )support|at most 1", words.lower()):
-        for parameter, sign in DROPPABLE.items():
-            if sign in words:
-                return Trouble(parameter, words, status)
-    return Trouble("stop", words, status)
-
-
-def told(headers: Mapping[str, str], status: int, now: float) -> float:
-    """Seconds that the provider asks to wait before the next request of anybody. now: seconds since 1970."""
-    waits = [0.0]
-    if status >= 400:
-        after = headers.get("retry-after", "")
-        if (milliseconds := duration(headers.get("retry-after-ms", ""))) is not None:
-            waits.append(milliseconds / 1000)
-        elif (seconds := duration(after)) is not None:
-            waits.append(seconds)
-        else:
-            try:
-                waits.append(parsedate_to_datetime(after).timestamp() - now)
-            except ValueError:
-                pass
-    for what in ("requests", "tokens"):
-        if headers.get(f"x-ratelimit-remaining-{what}", "").strip() == "0":
-            waits.append(duration(headers.get(f"x-ratelimit-reset-{what}", "")) or 0.0)
-    return max(waits)
-
-
-def duration(text: str) -> float | None:
-    """Seconds of "20ms", "1s", "6m0s", "1h2m3.5s" or a bare number of seconds; None for anything else."""
-    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
-    text = text.strip().lower()
-    if not re.fullmatch(r"\d+(\.\d+)?|(\d+(\.\d+)?(ms|[smhd]))+", text):
-        return None
-    return sum(float(number) * units[unit] for number, _, unit in re.findall(r"(\d+(\.\d+)?)(ms|[smhd]|)", text))
-
-
-def same_model(asked: str, said: str) -> bool:
-    """Whether two names may be one model: "gpt-4o" and "gpt-4o-2024-08-06", "llama" and "meta/llama"."""
-    a, b = (name.rsplit("/", 1)[-1].lower() for name in (asked, said))
-    return a.startswith(b) or b.startswith(a)
-
-
-def _key(call: Call, model: str, salt: str, n: int, without: frozenset[str]) -> str:
-    """The same after a crash as before it, so that a provider that honours it does the work once."""
-    said = json.dumps([call.key(model), salt, n, sorted(without - {"n"})])
-    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def _client(url: str | None, timeout: float) -> Any:

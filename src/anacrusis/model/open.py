@@ -136,8 +136,8 @@ def _resolve(name: str) -> str:
     scheme, colon, _ = name.partition(":")
     if colon and len(scheme) > 1 and not Path(name).exists():
         raise ModelError(
-            f"{name!r} is not a model that can be opened here: schemes known are builtin: and openai:. Give a folder, a hub name "
-            f"such as gpt2, or one of {', '.join('builtin:' + b for b in BUILTINS)}"
+            f"{name!r} is not a model that can be opened here: schemes known are builtin: and openai:. Give a folder, "
+            f"a hub name such as gpt2, or one of {', '.join('builtin:' + b for b in BUILTINS)}"
         )
     if name.startswith((".", "/", "~")) or (os.sep in name and name.count("/") != 1 and Path(name).parent.exists()):
         folder = Path(name).expanduser()

@@ -48,9 +48,10 @@ def understood(frame: Frame, reply: Reply) -> tuple[int | None, str]:
         return c, "ok"
     marks = list(_ANSWER.finditer(reply.text))
     for text in ([reply.text[marks[-1].end() :]] if marks else []) + [reply.text]:
-        found = {c for name, c in names.items() if name and _within(name, text)}
-        if (first := names.get(_bare(text.splitlines()[0] if text.strip() else ""))) is not None:
-            found = {first}
+        first = names.get(_bare(text.strip().splitlines()[0])) if text.strip() else None
+        said = [n for n in names if n and _within(n, text)]
+        # "light blue" names light blue, not blue
+        found = {first} if first is not None else {names[n] for n in said if not any(n != m and n in m for m in said)}
         if len(found) == 1 and reply.outcome == "ok":
             return found.pop(), "ok"
     return None, "truncated" if reply.outcome == "truncated" else "unparsed"

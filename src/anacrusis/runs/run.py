@@ -108,8 +108,9 @@ def fit(
     require(chosen, model, task)
     config, training, frame_options = divide(chosen, options or {})
     means = means or Means()
+    used = means.to_json() if chosen.engine == "search" else {}
     plan = Plan(method, dict(options or {}), seed, model.name, model.fingerprint, task.name, dict(task.source),
-                task.fingerprint, dict(model.opening), means.to_json() if chosen.engine == "search" else {})  # fmt: skip
+                task.fingerprint, dict(model.opening), used)  # fmt: skip
     path = Path(folder) if folder is not None else _new_folder(plan)
     _begin(path, plan)
     if (path / "result.json").exists():
@@ -125,13 +126,13 @@ def fit(
 
         tell({"event": "fit", "method": method, "model": model.name, "task": task.describe(), "folder": str(path)})
         if isinstance(training, Searching):
-            result = learn(
-                chosen, config, training, frame_options, model, task, seed=seed, folder=path, means=means, tell=tell
-            )
+            result = learn(chosen, config, training, frame_options, model, task,
+                           seed=seed, folder=path, means=means, tell=tell)  # fmt: skip
             run = _searched(result, plan, config, path)
         else:
-            run = _learn(chosen, config, Problem(model, task, default_frame(model, task, **frame_options),
-                         torch.Generator().manual_seed(seed_of(seed, "build")), training), plan, path, tell)  # fmt: skip
+            frame, generator = default_frame(model, task, **frame_options), torch.Generator()
+            problem = Problem(model, task, frame, generator.manual_seed(seed_of(seed, "build")), training)
+            run = _learn(chosen, config, problem, plan, path, tell)
         if first:
             _finish(run, path)
         tell({"event": "done", "score": run.score.to_json() if run.score else None, "seconds": run.seconds})

@@ -262,7 +262,8 @@ class Session:
         few = tuple(valid[: int(len(valid) * share)]), test[: int(len(test) * share)]
         if share < 1:
             self.notes.append(
-                f"the budget allows {len(few[0])} of {len(valid)} validation and {len(few[1])} of {len(test)} test examples"
+                f"the budget allows {len(few[0])} of {len(valid)} validation and {len(few[1])} of {len(test)} test "
+                "examples"
             )
         return few
 

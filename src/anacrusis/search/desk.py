@@ -98,8 +98,8 @@ class Desk:
         lost = [k for k in known if known[k].outcome == "failed"]
         if len(lost) > max(1.0, FAILED_SHARE * len(keys)):
             raise ServiceError(
-                f"{len(lost)} of {len(known)} calls to {speaker.name} failed: {known[lost[0]].detail}. What was answered "
-                "is kept; go on with: anacrusis resume RUN"
+                f"{len(lost)} of {len(known)} calls to {speaker.name} failed: {known[lost[0]].detail}. What was "
+                "answered is kept; go on with: anacrusis resume RUN"
             )
         return [known.get(k) for k in keys], refused
 
@@ -134,6 +134,7 @@ class Desk:
             reply = replies[key]
             if reply.outcome == "failed":
                 self.budget.release(ticket)
+                self.store.forget(key)
             else:
                 self.budget.settle(ticket, Cost(1, reply.input, reply.output), paid=key not in stored)
         return replies

@@ -1,4 +1,4 @@
-"""What has been observed: one score for each (candidate, example). Means, differences and fronts are questions to it."""
+"""What has been observed: one score for each (candidate, example). Means and differences are questions to it."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class Synthesise(Request):
 class Forward(Request):
     """A local model's mean loss of candidates over examples, nats. Result: a float each.
     top: > 0: also, for candidates of tokens, the `top` most promising swaps at every position, by the gradient of the
-    loss with respect to the token's one-hot vector: (ids, gradients), each (P, top). Result then: (loss, ids, gradients).
+    loss with respect to the token's one-hot vector. Result then: (loss, ids (P, top), gradients (P, top)).
     """
 
     verb: ClassVar[str] = "forward"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -72,11 +73,23 @@ def _engine(url: sa.URL) -> sa.Engine:
         return sa.create_engine(url.set(drivername="postgresql+psycopg"), connect_args=wait, **common)
     options = {"check_same_thread": False, "timeout": 60.0, "isolation_level": None}  # s to wait for other processes
     engine = sa.create_engine(url, connect_args=options, **common)
-    durable = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL"  # a commit has reached the disk
-    sa.event.listen(engine, "connect", lambda raw, _: raw.executescript(durable))
+    sa.event.listen(engine, "connect", _on_connect)
     # Immediate: a transaction waits for its turn at its beginning, instead of failing half way.
     sa.event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     return engine
+
+
+def _on_connect(raw: Any, _: Any) -> None:
+    raw.execute("PRAGMA synchronous=FULL")  # a commit has reached the disk
+    end = time.monotonic() + 60.0
+    while True:
+        try:
+            raw.execute("PRAGMA journal_mode=WAL").fetchall()
+            return
+        except sqlite3.OperationalError as error:  # others are opening the new file: SQLite does not wait here
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
 
 
 class Store(AbstractContextManager["Store"]):
