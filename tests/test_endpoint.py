@@ -66,7 +66,7 @@ def test_replies_come_in_the_order_of_the_calls_whatever_the_latency(opened):
     delays = {str(i): (7 * i % 11) * 0.004 for i in range(40)}
     server, model = opened(server={"latency": lambda body: delays[body["messages"][-1]["content"]]})
     order: list[int] = []
-    replies = model.complete([call(str(i)) for i in range(40)], lambda i, r: order.append(i))
+    replies = model.complete([call(str(i)) for i in range(40)], order.extend)
     assert [r.text for r in replies] == [f"{i}/0" for i in range(40)]
     assert sorted(order) == list(range(40)) and order != sorted(order)
     assert max(r["under_way"] for r in server.requests) <= 8

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .task import Task
 
 DATA, LEARNING, MODEL, OUTPUT = "The data", "Learning", "The model", "Output"  # panels of --help
+SEARCH = "Searching (methods that learn by trial)"
 
 
 def option(panel: str | None, said: str, *names: str, metavar: str | None = None) -> Any:
@@ -64,7 +65,30 @@ Settings = Annotated[
 ]
 Seed = Annotated[int, option(LEARNING, "Of the split and of everything random.")]
 
-ModelName = Annotated[str, option(MODEL, "builtin:minilm, a folder, or a name on the Hugging Face hub.", "--model")]
+Writer = Annotated[str | None, option(SEARCH, "Model that writes proposals; else the model itself, if it writes.")]
+Judge = Annotated[str | None, option(SEARCH, "Model that compares answers; else the writer.")]
+Spend = Annotated[
+    str | None,
+    option(SEARCH, "Never more than this: $2, 500calls, 100ktokens, 10min; several with commas.", "--budget"),
+]
+Prices = Annotated[
+    list[str] | None,
+    option(SEARCH, "Dollars per million tokens, in and out; roles: task, writer, judge.", "--price",
+           metavar="ROLE=IN/OUT"),
+]  # fmt: skip
+StoreAt = Annotated[
+    str | None, option(SEARCH, "File or database (postgresql://...) that runs share; else one in the run.", "--store")
+]
+Asked = Annotated[str, option(SEARCH, "Where a person is asked: file or terminal.", "--person")]
+Planned = Annotated[bool, option(SEARCH, "Show what it would cost, and spend nothing.", "--plan")]
+BaseURL = Annotated[
+    str | None, option(MODEL, "Of the API behind openai:NAME; else $OPENAI_BASE_URL.", "--base-url", metavar="URL")
+]
+Concurrency = Annotated[int | None, option(MODEL, "Requests to an API at once; else 8.", "--concurrency")]
+
+ModelName = Annotated[
+    str, option(MODEL, "builtin:minilm, a folder, a name on the Hugging Face hub, or openai:NAME.", "--model")
+]
 AnyModel = Annotated[str | None, option(MODEL, "Another place of the model that the prompt names.", "--model")]
 Dtype = Annotated[str, option(MODEL, "auto, float32, float16 or bfloat16.")]
 Device = Annotated[str, option(MODEL, "auto, cpu, cuda, cuda:1 or mps.")]
@@ -131,6 +155,8 @@ class Opening:
     dtype: str = "auto"
     device: str = "auto"
     quantise: int | None = None
+    base_url: str | None = None
+    concurrency: int | None = None
 
     def open(self, show: console.Progress, prompt: Prompt | None = None) -> Model:
         """The model that was named, else the one that the prompt's card names."""
@@ -140,7 +166,35 @@ class Opening:
         show.phase(f"opening {name}")
         from .model.open import open as open_model
 
-        return open_model(str(name), dtype=self.dtype, device=self.device, quantise=self.quantise)
+        return open_model(str(name), **self.given)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "device": self.device, "quantise": self.quantise, "base_url": self.base_url,
+                "concurrency": self.concurrency}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searches:
+    """What a search may use, under the names of the commands' parameters."""
+
+    writer: str | None = None
+    judge: str | None = None
+    budget: str | None = None
+    price: list[str] | None = None
+    store: str | None = None
+    person: str = "file"
+
+    def means(self, opening: Opening) -> Any:
+        from .runs.searching import Means
+
+        return Means(self.writer, self.judge, self.budget or "", pairs(self.price, "--price", "ROLE=IN/OUT"),
+                     self.store or "", self.person, opening.given)  # fmt: skip
+
+    def given(self) -> str:
+        """The first of these options that was given, as it is typed; "" for none."""
+        usual = Searches()
+        return next(("--" + f.name for f in fields(self) if getattr(self, f.name) != getattr(usual, f.name)), "")
 
 
 def group(kind: type, ctx: typer.Context) -> Any:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .prompt.values import Prompt
     from .runs.run import Run
 
+DEFAULT_ENDPOINT = "opro"
 DEFAULT_METHOD = {
     "classification": "residual-prompt-tuning",
     "multilabel": "residual-prompt-tuning",
@@ -95,6 +96,15 @@ def fit(
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     quantise: o.Quantise = None,
+    base_url: o.BaseURL = None,
+    concurrency: o.Concurrency = None,
+    writer: o.Writer = None,
+    judge: o.Judge = None,
+    budget: o.Spend = None,
+    price: o.Prices = None,
+    store: o.StoreAt = None,
+    person: o.Asked = "file",
+    plan: o.Planned = False,
     out: o.CopyTo = None,
     run: o.RunAt = None,
     as_json: o.Json = False,
@@ -103,6 +113,8 @@ def fit(
     """Learn a prompt from DATA and score it on examples that it has not seen.
 
     For example: anacrusis fit tickets.csv --text message --label team --out tickets
+
+    By trial, through an API: anacrusis fit tickets.csv --method opro --model openai:NAME --budget 500calls
     """
     options = o.pairs(settings, "--set", "NAME=VALUE, such as --set epochs=5")
     check_out(out)
@@ -115,15 +127,28 @@ def fit(
         from .runs.run import divide
         from .runs.run import fit as learn
 
-        name = method or DEFAULT_METHOD[task.kind]
+        name = method or (DEFAULT_ENDPOINT if model.startswith("openai:") else DEFAULT_METHOD[task.kind])
         divide(get(name), options)  # a misspelt name is refused before the model is opened
+        search = o.group(o.Searches, ctx)
+        if get(name).engine != "search" and (unused := "--plan" if plan else search.given()):
+            raise ConfigError(f"{unused} is for methods that learn by trial; {name} does not: anacrusis methods")
         for note in task.notes:
             show.note(note)
         if run is not None and (run / "result.json").exists():
             show.note(f"the run in {run} has ended before: this is its result")
-        opened = o.group(o.Opening, ctx).open(show)
-        done = learn(name, opened, task, seed=seed, folder=run, options=options, observe=show)
-    if first:
+        opening = o.group(o.Opening, ctx)
+        opened, means = opening.open(show), search.means(opening)
+        if plan:
+            from .runs.searching import forecast
+
+            show.phase("planning")
+            config, settings_, frame = divide(get(name), options)
+            foreseen = forecast(get(name), config, settings_, frame, opened, task, seed=seed, means=means)
+        else:
+            done = learn(name, opened, task, seed=seed, folder=run, options=options, observe=show, means=means)
+    if plan:
+        _forecast(name, foreseen, as_json)
+    elif first:
         _result(done, out, as_json, task.notes)
 
 
@@ -292,6 +317,23 @@ def _run_row(record: dict[str, Any]) -> tuple[str, ...]:
 
 
 @app.command()
+def show(
+    run: Annotated[str, o.argument("RUN", "A name from `anacrusis runs`, or a run's folder.")],
+    most: Annotated[int, typer.Option("--most", min=1, help="Candidates shown, at most.")] = 40,
+    as_json: o.Json = False,
+) -> None:
+    """Show the course of a search: its candidates as a tree, their scores, and what it has cost so far."""
+    from .report import search as report
+
+    history = report.read(run_folder(run))
+    if as_json:
+        console.emit(history.to_json())
+        return
+    console.facts(history.facts())
+    console.tree(f"{len(history.candidates)} candidates, best first under each parent", history.tree(most))
+
+
+@app.command()
 def resume(
     run: Annotated[str, o.argument("RUN", "A name from `anacrusis runs`, or a run's folder.")],
     out: o.CopyTo = None,
@@ -449,19 +491,59 @@ def _result(run: Run, out: Path | None, as_json: bool, notes: Sequence[str]) -> 
     if out is not None:
         run.prompt.save(out)
     saved = out or run.folder / "prompt"
+    found = {} if not run.cost else {
+        "gain": {"value": run.gain.value, "low": run.gain.low, "high": run.gain.high} if run.gain else None,
+        "cost": dict(run.cost), "frame": run.prompt.frame.to_json(),
+    }  # fmt: skip
+    notes = [*notes, *run.prompt.card.get("notes", ())]
     if as_json:
         console.emit({
             "run": str(run.folder), "prompt": str(saved), "method": run.plan.method, "model": run.plan.model,
             "task": run.plan.task, "seed": run.plan.seed, "score": run.score.to_json() if run.score else None,
             "valid": run.valid, "parameters": run.parameters, "seconds": round(run.seconds, 2), "notes": list(notes),
+            **found,
         })  # fmt: skip
         return
     rows = _score_facts(run.score) if run.score else [("score", "none: there are no test examples")]
+    if run.cost:
+        from .report import search as report
+
+        console.facts([("method", f"{run.plan.method} on {run.plan.model}"), *rows, *report.facts(run),
+                       ("prompt", console.shown(saved))])  # fmt: skip
+        console.line(f"The course of the search: anacrusis show {console.shown(run.folder.name)}")
+        _next(saved, run.prompt)
+        return
     console.facts([
         ("method", f"{run.plan.method} on {run.plan.model}"), *rows, ("trained parameters", f"{run.parameters:,}"),
         ("seconds of learning", f"{run.seconds:.1f}"), ("prompt", console.shown(saved)),
     ])  # fmt: skip
     _next(saved, run.prompt)
+
+
+def _forecast(method: str, found: Any, as_json: bool) -> None:
+    if as_json:
+        from dataclasses import asdict
+
+        console.emit({"method": method, **asdict(found)})
+        return
+    heads = ("what", "role", "calls", "input tokens", "output tokens", "dollars")
+    rows = [
+        (p["what"], p["role"], f"{p['calls']:,}", f"{p['input']:,}", f"{p['output']:,}",
+         "price unknown" if p["dollars"] is None else f"${p['dollars']:.4f}")
+        for p in found.parts
+    ]  # fmt: skip
+    console.table(heads, rows, right=heads[2:])
+
+    def span(pair: tuple[Any, Any], form: str) -> str:
+        low, high = (format(v, form) for v in pair)
+        return low if low == high else f"{low} to {high}"
+
+    money = f", ${span(found.dollars, ',.4f')}" if found.dollars else ""
+    console.line(
+        f"{method}: about {span(found.calls, ',')} calls, {span(found.tokens, ',')} tokens{money}; nothing is spent."
+    )
+    for note in found.notes:
+        console.line(f"note: {note}")
 
 
 def _score_facts(score: Score) -> list[tuple[str, str]]:

@@ -55,6 +55,21 @@ def to_json(record: Any) -> str:
     return json.dumps(record, ensure_ascii=not spelled, allow_nan=False)
 
 
+def tree(title: str, branches: Sequence[Any]) -> None:
+    """A tree on stdout. branches: (text, branches) pairs."""
+    from rich.text import Text
+    from rich.tree import Tree
+
+    root = Tree(Text(title))
+
+    def grow(at: Tree, several: Sequence[Any]) -> None:
+        for text, below in several:
+            grow(at.add(Text(text)), below)
+
+    grow(root, branches)
+    out().print(root)
+
+
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
     """A table on stdout. right: the heads of columns with numbers. Nothing is cut off, and first cells never wrap.
 
@@ -189,6 +204,8 @@ class Progress:
             self.phase(event["text"])
         elif kind == "note":
             self.note(event["text"])
+        elif kind == "search":
+            self._search(event)
         elif kind == "begin":
             self._begin(f"learning {event['parameters']:,} parameters", event["steps"], 0)
         elif kind == "resumed":
@@ -218,6 +235,25 @@ class Progress:
         """Shows how many of `total` examples are done: call the result with the number that came to it."""
         self._begin(text, total, 0)
         return _Count(self, total)
+
+    def _search(self, event: dict[str, Any]) -> None:
+        """How far a search is: the best score, what is spent, what is left of the tightest limit."""
+        now = time.monotonic()
+        best = "" if event["best"] is None else f"best {event['best']:.3f}"
+        spent = f"{event['calls']:,} calls" + (f", ${event['dollars']:.4f}" if event["dollars"] else "")
+        tight = max(event["left"], key=lambda x: x["share"], default=None)
+        left = f"{tight['share']:.0%} of {tight['limit']}" if tight else ""
+        if tight and 0.02 < tight["share"] < 1:
+            left += f", {_duration((now - self._began) * (1 - tight['share']) / tight['share'])} left at most"
+        said = "  ".join(p for p in (f"{event['candidates']} candidates", best, spent, left) if p)
+        if self._bar is not None:
+            share = int(1000 * tight["share"]) if tight else 0
+            total = 1000 if tight else None
+            text = self._titled("searching")
+            self._bar.update(self._task, description=text, total=total, completed=share, counts=said, visible=True)
+        elif not self.quiet and now - self._line_at >= LINE_SECONDS:
+            self._line_at = now
+            say(self._titled(f"searching: {said}"))
 
     def _titled(self, text: str) -> str:
         return f"{self.title}: {text}" if self.title else text

@@ -44,8 +44,8 @@ def understood(frame: Frame, reply: Reply) -> tuple[int | None, str]:
         names[_bare(label)] = c
     for c, word in enumerate(frame.words):
         names.setdefault(_bare(word), c)
-    if (c := names.get(_bare(reply.text))) is not None:
-        return c, "ok"
+    if (whole := names.get(_bare(reply.text))) is not None:
+        return whole, "ok"
     marks = list(_ANSWER.finditer(reply.text))
     for text in ([reply.text[marks[-1].end() :]] if marks else []) + [reply.text]:
         first = names.get(_bare(text.strip().splitlines()[0])) if text.strip() else None

@@ -25,7 +25,7 @@ from ..task import Task
 from ..tune.recipe import Problem, Training
 from ..tune.trainer import Trainer, seed_of
 from . import journal
-from .searching import Means, Result, learn
+from .searching import Means, Result, Session
 
 FRAME_OPTIONS = ("readout", "template", "place")
 Observe = Callable[[dict[str, Any]], None]
@@ -112,6 +112,9 @@ def fit(
     plan = Plan(method, dict(options or {}), seed, model.name, model.fingerprint, task.name, dict(task.source),
                 task.fingerprint, dict(model.opening), used)  # fmt: skip
     path = Path(folder) if folder is not None else _new_folder(plan)
+    session = None
+    if isinstance(training, Searching) and not (path / "result.json").exists():
+        session = Session(chosen, training, frame_options, model, task, seed=seed, means=means)
     _begin(path, plan)
     if (path / "result.json").exists():
         return load(path)
@@ -125,11 +128,10 @@ def fit(
                 observe(event)
 
         tell({"event": "fit", "method": method, "model": model.name, "task": task.describe(), "folder": str(path)})
-        if isinstance(training, Searching):
-            result = learn(chosen, config, training, frame_options, model, task,
-                           seed=seed, folder=path, means=means, tell=tell)  # fmt: skip
-            run = _searched(result, plan, config, path)
+        if session is not None:
+            run = _searched(session.learn(config, path, tell), plan, config, path)
         else:
+            assert isinstance(training, Training)
             frame, generator = default_frame(model, task, **frame_options), torch.Generator()
             problem = Problem(model, task, frame, generator.manual_seed(seed_of(seed, "build")), training)
             run = _learn(chosen, config, problem, plan, path, tell)

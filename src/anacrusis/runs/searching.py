@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,13 +23,14 @@ from ..model.say import call as call_for
 from ..model.say import understood
 from ..prompt.values import Frame, Prompt
 from ..registry import Method
-from ..search.budget import Budget, Cost, Price, parse
+from ..search.budget import Budget, Cost, Limit, Price, parse
 from ..search.desk import Desk, LocalSpeaker, Speaker
 from ..search.engine import Engine
 from ..search.ledger import Scored
 from ..search.local import Local
 from ..search.perform import Performer
 from ..search.person import AtTerminal, ByFile, Person
+from ..search.plan import Counting, LocalStandIn, Nowhere, PersonStandIn, Planner, StandIn
 from ..search.search import Search, Searching
 from ..search.store import Store, masked
 from ..search.templates import source
@@ -38,6 +40,7 @@ from ..task import Example, Task
 ROLES = ("task", "writer", "judge")
 KEPT_SHARE = 0.4  # of a limit that choosing and reporting may take, at most: then they use fewer examples
 KEPT_SECONDS = 0.15  # of a limit on time
+FEW = 10  # proposals: below that a search hardly deserves its name
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ class Means:
                     f"this method needs a {role}, a model that writes; {model.name} does not. Give one: "
                     f"--{role} openai:NAME, or a folder of a causal model"
                 )
-        return {r: x if not isinstance(x, Model) else LocalSpeaker(x) for r, x in found.items() if x is not None}
+        wanted = {r: x for r, x in found.items() if x is not None and r in roles | {"task"}}
+        return {r: LocalSpeaker(x) if isinstance(x, Model) else x for r, x in wanted.items()}
 
     def _opened(self, given: Any) -> Any:
         if not isinstance(given, str):
@@ -154,27 +158,18 @@ def search_frame(model: Any, task: Task, options: Searching, given: Mapping[str,
     return frame, parts
 
 
-def learn(
-    method: Method, config: Any, options: Searching, frame_options: Mapping[str, str], model: Any, task: Task,
-    *, seed: int, folder: Path, means: Means, tell: Callable[[dict[str, Any]], None],
-) -> Result:  # fmt: skip
-    """Run the search in `folder`, or go on with it."""
-    with Session(method, options, frame_options, model, task, seed=seed, means=means, tell=tell) as work:
-        return work.run(config, means.store_at(folder), means.person_at(folder))
-
-
 class Session:
-    """One search with everything it needs. `plan` uses it too, with nothing that spends."""
+    """One search with everything it needs, checked before a run begins. A forecast uses it too, and spends nothing."""
 
     def __init__(
         self, method: Method, options: Searching, frame_options: Mapping[str, str], model: Any, task: Task,
-        *, seed: int, means: Means, tell: Callable[[dict[str, Any]], None],
+        *, seed: int, means: Means,
     ):  # fmt: skip
         if task.kind == "multilabel":
             raise ConfigError(f"{method.name} is for tasks with one label or a text to write")
         if not task.train:
             raise ConfigError(f"the task {task.name} has no training examples")
-        self.method, self.model, self.task, self.seed, self.means, self.tell = method, model, task, seed, means, tell
+        self.method, self.model, self.task, self.seed, self.means = method, model, task, seed, means
         frame, parts = search_frame(model, task, options, frame_options)
         self.search = Search(task, frame, parts, options, seed)
         self.local = Local(model) if isinstance(model, Model) else None
@@ -194,14 +189,24 @@ class Session:
         self.roles, self.prices = roles, prices
         self.limits = parse(means.budget) if means.budget else ()
         self.notes: list[str] = []
+        self.tell: Callable[[dict[str, Any]], None] = lambda event: None
 
-    def __enter__(self) -> Session:
-        return self
+        if self.limits:
+            Budget(self.limits, prices, roles)  # says now which prices are missing
 
-    def __exit__(self, *_: object) -> None:
-        for speaker in self.speakers.values():
-            if isinstance(self.means.writer, str) and hasattr(speaker, "close") and speaker is not self.model:
+    def close(self) -> None:
+        """Close the endpoints that were opened here, by name."""
+        for role, speaker in self.speakers.items():
+            if isinstance(getattr(self.means, role, None), str) and hasattr(speaker, "close"):
                 speaker.close()
+
+    def learn(self, config: Any, folder: Path, tell: Callable[[dict[str, Any]], None]) -> Result:
+        """Run the search in `folder`, or go on with it."""
+        self.tell = tell
+        try:
+            return self.run(config, self.means.store_at(folder), self.means.person_at(folder))
+        finally:
+            self.close()
 
     def run(self, config: Any, store: Store, person: Person) -> Result:
         began = time.monotonic()
@@ -225,11 +230,32 @@ class Session:
             performer = Performer(self.search, desk, budget, self.local, person, show,
                                   {**self.search.examples, **{e.id: e for e in test}})  # fmt: skip
             engine = Engine(performer, store, budget, self.tell, before=before)
+            performer.limits, budget.limits = self.limits, tuple(map(shortened, self.limits))
             self._set_aside(budget, performer, past, valid, test)
             policy = self.method.build(config, self.search)
             found = engine.run(whole(self.search, policy, valid, [e.id for e in test]))
             cost = spent(budget, engine.seconds)
         return self.result(found, test, cost, time.monotonic() - began)
+
+    def rehearse(self, config: Any, seed: int) -> tuple[Budget, Counting]:
+        """The same course with stand-ins for everybody."""
+        rng, budget, s = random.Random(seed), Budget(self.limits, self.prices, self.roles), self.search
+        store: Any = Nowhere()
+        words = s.task.words or ("an answer of some words",)
+        speakers = {r: StandIn(r, words, rng) for r in (*self.speakers, "task")}
+        desk = Desk(speakers, store, budget, str(seed), lambda _: None)
+        valid, test = self._affordable(budget, s.valid[: s.options.valid or None],
+                                       list(self.task.test[: s.options.test or None]))  # fmt: skip
+        local: Any = None
+        if self.local is not None:
+            V, H = self.local.model.embeddings.shape
+            local = LocalStandIn(rng, len(s.task.words), V, H)
+        known = {**s.examples, **{e.id: e for e in test}}
+        performer = Planner(s, desk, budget, local, PersonStandIn(rng), lambda _: None, known, rng=rng)
+        engine = Counting(performer, store, budget, lambda _: None)
+        self._set_aside(budget, performer, (), valid, test)
+        engine.run(whole(s, self.method.build(config, s), valid, [e.id for e in test]))
+        return budget, engine
 
     # what is set aside
 
@@ -316,6 +342,11 @@ class Session:
         return np.asarray([-1 if c is None else c for c in heard])
 
 
+def shortened(limit: Limit) -> Limit:
+    """What a method may use of a limit on time."""
+    return replace(limit, amount=float(limit.amount) * (1 - KEPT_SECONDS)) if limit.unit == "seconds" else limit
+
+
 def facts(model: Model) -> dict[str, Any]:
     """What a method may know of a local model."""
     return {
@@ -361,3 +392,46 @@ def best_so_far(search: Search) -> float | None:
         if o.value is not None:
             counts.setdefault(c, []).append(o.value)
     return max((sum(v) / len(v) for v in counts.values() if len(v) >= least), default=None)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a search is likely to take: parts of a typical course, and the least and most over several courses."""
+
+    parts: tuple[dict[str, Any], ...]  # what, role, calls, input, output, dollars
+    calls: tuple[int, int]
+    tokens: tuple[int, int]
+    dollars: tuple[float, float] | None  # None where a price is not known
+    proposals: int
+    notes: tuple[str, ...]
+
+
+def forecast(
+    method: Method, config: Any, options: Any, frame_options: Mapping[str, str], model: Any, task: Task,
+    *, seed: int, means: Means, courses: int = 3,
+) -> Forecast:  # fmt: skip
+    """Run the method against stand-ins. Nothing is asked and nothing is spent."""
+    seen = []
+    for n in range(courses):
+        session = Session(method, options, frame_options, model, task, seed=seed, means=means)
+        session.close()
+        budget, engine = session.rehearse(config, seed + n)
+        seen.append((budget.spent(), engine, session))
+    seen.sort(key=lambda found: found[0].calls)
+    _, engine, session = seen[len(seen) // 2]
+    known = all(session.prices.get(r) is not None for r in session.roles)
+    parts = tuple(
+        {"what": what, "role": role, "calls": c.calls, "input": c.input, "output": c.output,
+         "dollars": c.dollars if session.prices.get(role) is not None else None}
+        for (what, role), c in engine.parts.items()
+    )  # fmt: skip
+    costs = [c for c, _, _ in seen]
+    notes = list(session.notes)
+    if "writer" in method.roles and engine.proposals < FEW:
+        notes.append(f"about {engine.proposals} proposals fit: too few for a search; raise the budget")
+
+    def span(values: list[Any]) -> tuple[Any, Any]:
+        return min(values), max(values)
+
+    return Forecast(parts, span([c.calls for c in costs]), span([c.tokens for c in costs]),
+                    span([c.dollars for c in costs]) if known else None, engine.proposals, tuple(notes))  # fmt: skip

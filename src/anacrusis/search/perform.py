@@ -18,7 +18,7 @@ from ..task import golds_of
 from ..task.metrics import score as score_metric
 from ..task.task import Example
 from . import templates
-from .budget import Budget, Cost
+from .budget import Budget, Cost, Limit
 from .candidate import Candidate
 from .desk import Desk
 from .ledger import Observation
@@ -59,6 +59,7 @@ class Performer:
     examples: dict[str, Example]
     drawn: dict[str, int] = field(default_factory=dict)  # question -> draws so far
     kept: dict[str, int] = field(default_factory=dict)  # stage -> ticket of what is set aside for it
+    limits: tuple[Limit, ...] = ()  # the whole ones: while the method runs, the budget's keep time for the rest
 
     # --- the task model
 
@@ -264,6 +265,7 @@ class Performer:
         payload["result"] = None
 
     def _read_stage(self, request: Any, payload: Payload) -> None:
+        self.budget.limits = self.limits or self.budget.limits
         if (ticket := self.kept.pop(request.stage, None)) is not None:
             self.budget.release(ticket)
 

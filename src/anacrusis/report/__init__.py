@@ -1,0 +1,1 @@
+"""Readers of what runs have written, for people."""
