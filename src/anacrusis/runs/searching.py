@@ -228,7 +228,7 @@ class Session:
             test = list(self.task.test[: self.search.options.test or None])
             valid, test = self._affordable(budget, valid, test)
             performer = Performer(self.search, desk, budget, self.local, person, show,
-                                  {**self.search.examples, **{e.id: e for e in test}})  # fmt: skip
+                                  dict(self.search.examples), sealed={e.id: e for e in test})  # fmt: skip
             engine = Engine(performer, store, budget, self.tell, before=before)
             performer.limits, budget.limits = self.limits, tuple(map(shortened, self.limits))
             self._set_aside(budget, performer, past, valid, test)
@@ -250,8 +250,8 @@ class Session:
         if self.local is not None:
             V, H = self.local.model.embeddings.shape
             local = LocalStandIn(rng, len(s.task.words), V, H)
-        known = {**s.examples, **{e.id: e for e in test}}
-        performer = Planner(s, desk, budget, local, PersonStandIn(rng), lambda _: None, known, rng=rng)
+        known, sealed = dict(s.examples), {e.id: e for e in test}
+        performer = Planner(s, desk, budget, local, PersonStandIn(rng), lambda _: None, known, sealed=sealed, rng=rng)
         engine = Counting(performer, store, budget, lambda _: None)
         self._set_aside(budget, performer, (), valid, test)
         engine.run(whole(s, self.method.build(config, s), valid, [e.id for e in test]))

@@ -59,6 +59,7 @@ class Performer:
     examples: dict[str, Example]
     drawn: dict[str, int] = field(default_factory=dict)  # question -> draws so far
     kept: dict[str, int] = field(default_factory=dict)  # stage -> ticket of what is set aside for it
+    sealed: Mapping[str, Example] = field(default_factory=dict)  # test examples, out of reach until the report
     limits: tuple[Limit, ...] = ()  # the whole ones: while the method runs, the budget's keep time for the rest
 
     # --- the task model
@@ -266,6 +267,8 @@ class Performer:
 
     def _read_stage(self, request: Any, payload: Payload) -> None:
         self.budget.limits = self.limits or self.budget.limits
+        if request.stage == "report":
+            self.examples |= self.sealed
         if (ticket := self.kept.pop(request.stage, None)) is not None:
             self.budget.release(ticket)
 
