@@ -171,6 +171,8 @@ class Session:
             raise ConfigError(f"the task {task.name} has no training examples")
         self.method, self.model, self.task, self.seed, self.means = method, model, task, seed, means
         frame, parts = search_frame(model, task, options, frame_options)
+        if options.objective == "likelihood" and frame.readout not in ("label-words", "lm", "similarity"):
+            raise ConfigError(f"objective=likelihood needs probabilities of answers, which {model.name} does not give")
         self.search = Search(task, frame, parts, options, seed)
         self.local = Local(model) if isinstance(model, Model) else None
         if self.local is not None:

@@ -31,9 +31,12 @@ class Observation:
 
 
 class Ledger:
-    """All observations of a run. A cell is filled once; what fills it twice is a mistake and is refused."""
+    """All observations of a run. A cell is filled once; what fills it twice is a mistake and is refused.
 
-    def __init__(self) -> None:
+    smooth: candidates are compared by the likelihood of the gold answers, not by the score."""
+
+    def __init__(self, smooth: bool = False) -> None:
+        self.smooth = smooth
         self.cells: dict[tuple[str, str], Observation] = {}
         self.candidates: dict[str, Candidate] = {}  # in the order in which they were first seen
 
@@ -51,7 +54,7 @@ class Ledger:
     def scored(self, candidate: Candidate, examples: Sequence[str], alive: bool = True) -> Scored:
         """The candidate's observations on `examples`, as far as there are any."""
         found = {e: self.cells[candidate.id, e] for e in examples if (candidate.id, e) in self.cells}
-        return Scored(candidate, found, alive)
+        return Scored(candidate, found, alive, self.smooth)
 
     def matrix(self, examples: Sequence[str]) -> dict[str, list[float | None]]:
         """By candidate id: values on `examples`, None where nothing is known."""
@@ -67,6 +70,7 @@ class Scored:
     candidate: Candidate
     observations: Mapping[str, Observation]
     alive: bool = True
+    smooth: bool = False
 
     @property
     def id(self) -> str:
@@ -93,8 +97,15 @@ class Scored:
 
     @property
     def rank(self) -> tuple[float, float]:
-        """Sorts candidates: by score, ties by likelihood."""
-        return (self.mean, self.loglik)
+        """Sorts candidates: by score, ties by likelihood; the other way round where that is the objective."""
+        return (self.loglik, self.mean) if self.smooth else (self.mean, self.loglik)
+
+    @cached_property
+    def compared(self) -> dict[str, float]:
+        """By example, what candidates are compared by: values, or log-likelihoods."""
+        return (
+            {e: o.loglik for e, o in self.observations.items() if o.loglik is not None} if self.smooth else self.values
+        )
 
     @property
     def wrong(self) -> list[Observation]:
@@ -106,7 +117,7 @@ class Scored:
 
     def difference(self, other: Scored) -> tuple[float, float, int]:
         """(mean, standard error, n) of self - other over the examples that both have seen; never over others."""
-        both = [self.values[e] - other.values[e] for e in self.values if e in other.values]
+        both = [self.compared[e] - other.compared[e] for e in self.compared if e in other.compared]
         if not both:
             return (0.0, math.inf, 0)
         mean = math.fsum(both) / len(both)

@@ -33,9 +33,12 @@ class Searching:
     finalists: int = 5  # candidates that meet on the validation examples, the start included
     answer_tokens: int = 64  # of the task model's reply, at most
     start: str = "auto"  # the text to start from; auto: a plain instruction that lists the answers
+    objective: str = "auto"  # score, or likelihood of the right answers; auto: likelihood where texts are compared
     parts: str = "auto"  # what is searched: instruction, template, words (comma-separated); auto: by the model
 
     def __post_init__(self) -> None:
+        if self.objective not in ("auto", "score", "likelihood"):
+            raise ConfigError(f"objective is {self.objective!r}; it must be auto, score or likelihood")
         if self.finalists < 1 or self.answer_tokens < 1 or min(self.examples, self.valid, self.test) < 0:
             raise ConfigError("finalists and answer_tokens must be at least 1; examples, valid and test at least 0")
 
@@ -49,7 +52,8 @@ class Search:
         self.options = options
         self.seed = seed
         self.rng = random.Random(seed)
-        self.ledger = Ledger()
+        smooth = options.objective == "likelihood" or (options.objective == "auto" and base.readout == "similarity")
+        self.ledger = Ledger(smooth)
         self.model: Mapping[str, Any] = {}  # facts about a local model: hidden, layers, vocabulary; {} for an endpoint
         self.form: Callable[[Candidate], Prompt] = lambda c: as_prompt(c, base)
         self.examples = {e.id: e for e in (*self.task.valid, *self.task.train)}

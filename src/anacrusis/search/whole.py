@@ -78,7 +78,8 @@ def shortlist(s: Search, returned: Any) -> list[Candidate]:
     several = list(returned) if isinstance(returned, Iterable) else [returned]
     ours = [c.candidate if isinstance(c, Scored) else c for c in several]
     seen = [s.ledger.scored(c, s.dev) for c in s.ledger.candidates.values()]
-    others = sorted((x for x in seen if x.n), key=lambda x: (shrunken(x, s.ledger, s.dev), x.loglik), reverse=True)
+    key = (lambda x: x.rank) if s.ledger.smooth else (lambda x: (shrunken(x, s.ledger, s.dev), x.loglik))
+    others = sorted((x for x in seen if x.n), key=key, reverse=True)
     return list(dict.fromkeys([s.start, *ours, *(x.candidate for x in others)]))[: s.options.finalists]
 
 
