@@ -72,6 +72,14 @@ def test_a_reply_that_cannot_be_parsed_gets_one_repair_turn(tmp_path: Path) -> N
     assert turns == [1, 3]  # the question; the question, the reply, the request to put it right
 
 
+def test_a_writer_that_says_nothing_usable_is_not_asked_for_ever(tmp_path: Path) -> None:
+    world = World(examples=40)
+    writer = Direct(world, "openai:writer", lambda call: "I am only a small model")
+    with pytest.raises(ServiceError, match="none of the first 40 replies of the writer .*small model"):
+        ana.fit("opro", Direct(world), world.task, folder=tmp_path / "r", means=Means(writer=writer))
+    assert writer.asked == 80  # each with its repair turn
+
+
 FRAME = Frame(labels=("blue", "light blue", "red"), words=("blue", "light blue", "red"), readout="answer")
 
 

@@ -194,7 +194,8 @@ class Searches:
     def given(self) -> str:
         """The first of these options that was given, as it is typed; "" for none."""
         usual = Searches()
-        return next(("--" + f.name for f in fields(self) if getattr(self, f.name) != getattr(usual, f.name)), "")
+        changed = (f.name for f in fields(self) if (getattr(self, f.name) or None) != getattr(usual, f.name))
+        return next(("--" + name for name in changed), "")
 
 
 def group(kind: type, ctx: typer.Context) -> Any:

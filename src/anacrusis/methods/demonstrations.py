@@ -39,9 +39,12 @@ class DemonstrationsConfig:
 
 def build(config: DemonstrationsConfig, problem: Problem) -> Text:
     model, task, frame = problem.model, problem.task, problem.frame
-    if frame.readout not in ("label-words", "lm", "generate"):
+    if frame.readout not in ("label-words", "lm", "generate", "answer"):
         frame = default_frame(model, task, "label-words", place=frame.place)
     frame = replace(frame, instruction=config.instruction)
+    if model.arrangement == "endpoint":  # how much fits is not known: some rounds, and the provider says if too many
+        rounds = draw(task.train, task.words, config.shots, problem.generator)
+        return Text(frame=replace(frame, demonstrations=tuple(pair for r in rounds for pair in r)))
     read = reader(model, frame)
     if isinstance(read, LabelWords) and frame.words:
         read.ids  # noqa: B018  (asked for its error, before anything is computed)
@@ -103,8 +106,8 @@ register(
         build=build,
         paper="[Brown et al. 2020](https://arxiv.org/abs/2005.14165)",
         engine="baseline",
-        needs=frozenset({"logprobs"}),
+        needs=frozenset(),
         kinds=frozenset({"classification", "generation"}),
-        arrangements=frozenset({"masked", "causal", "encoder-decoder"}),
+        arrangements=frozenset({"masked", "causal", "encoder-decoder", "endpoint"}),
     )
 )

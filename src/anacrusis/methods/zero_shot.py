@@ -2,6 +2,7 @@
 
     label words (models that predict words): scores_c = log p(word_c | instruction, text) up to a constant, (B, C)
     similarity (encoders): scores_c = 20 cos(pool(text), pool(word_c)), (B, C)
+    answer (endpoints): the class that the written reply names
 
 Paper: Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084 (similarity of pooled states); asking in words has
     many sources.
@@ -15,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from ..model.readout import reader
 from ..prompt.values import Text
-from ..registry import Method, register
+from ..registry import ANYWHERE, Method, register
 from ..tune.recipe import Problem
 
 
@@ -26,6 +27,11 @@ class ZeroShotConfig:
 
 def build(config: ZeroShotConfig, problem: Problem) -> Text:
     frame = problem.frame
+    if frame.readout == "answer":  # an endpoint
+        said = f"Answer with one of: {', '.join(frame.words)}." if config.instruction == "auto" else config.instruction
+        return Text(frame=replace(frame, instruction=said))
+    if problem.model.arrangement == "endpoint":
+        return Text(frame=replace(frame, instruction="" if config.instruction == "auto" else config.instruction))
     if frame.readout == "head":  # nothing is trained here
         frame = replace(frame, readout="similarity")
     instruction = _options(problem) if config.instruction == "auto" else config.instruction
@@ -50,7 +56,8 @@ register(
         build=build,
         paper="[Reimers and Gurevych 2019](https://arxiv.org/abs/1908.10084)",
         engine="baseline",
-        needs=frozenset({"features"}),
+        needs=frozenset(),
         kinds=frozenset({"classification", "generation"}),
+        arrangements=ANYWHERE,
     )
 )

@@ -62,6 +62,10 @@ class Means:
     person: str = "file"
     opening: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.person not in ("file", "terminal"):
+            raise ConfigError(f"person is {self.person!r}; it must be file or terminal")
+
     def to_json(self) -> dict[str, Any]:
         """What a resumed run needs. No secret: the password of a store is left out."""
         names = {r: getattr(x, "name", x) for r, x in (("writer", self.writer), ("judge", self.judge))}
@@ -107,8 +111,6 @@ class Means:
         return open_model(given, **self.opening)
 
     def person_at(self, folder: Path) -> Person:
-        if self.person not in ("file", "terminal"):
-            raise ConfigError(f"person is {self.person!r}; it must be file or terminal")
         return AtTerminal() if self.person == "terminal" else ByFile(folder)
 
     def store_at(self, folder: Path) -> Store:

@@ -17,7 +17,8 @@ from .search import Search
 Pieces = tuple[str, ...]
 LEVELS = {"sentence": r"(?<=[.!?])\s+|\n+", "phrase": r"(?<=[.,;:!?])\s+|\n+", "word": r"\s+"}  # cut behind these
 KINDS = ("delete", "swap", "substitute", "add")
-_HOLE, _WORD, _MARKS = re.compile(r"\{[^{}]*\}"), re.compile(r"[^\W\d_]{2,}"), ".,;:!?"
+ENDS = {"sentence": ".!?", "phrase": ".,;:!?", "word": ""}
+_HOLE, _WORD = re.compile(r"\{[^{}]*\}"), re.compile(r"[^\W_]{2,}")
 
 
 def split(text: str, level: str) -> Pieces:
@@ -28,8 +29,10 @@ def split(text: str, level: str) -> Pieces:
     return tuple(text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True) if b > a)
 
 
-def join(pieces: Iterable[str]) -> str:
-    return "".join(p if p[-1:].isspace() else p + " " for p in pieces).strip()
+def join(pieces: Iterable[str], level: str) -> str:
+    """A piece that nothing ends gets a line of its own, so that the pieces of the text are these."""
+    ends = ("",) if level == "word" else tuple(ENDS[level])
+    return "".join(p if p[-1:].isspace() else p + (" " if p.endswith(ends) else "\n") for p in pieces).strip()
 
 
 def locked(piece: str) -> bool:
@@ -38,7 +41,7 @@ def locked(piece: str) -> bool:
 
 def bare(piece: str) -> str:
     """Two pieces say the same when they agree but for case, marks at the ends and white space."""
-    return piece.strip().strip(_MARKS).casefold()
+    return piece.strip().strip(ENDS["phrase"]).casefold()
 
 
 def once(pieces: Iterable[str]) -> Pieces:
@@ -49,9 +52,9 @@ def once(pieces: Iterable[str]) -> Pieces:
 def said(phrase: str, level: str) -> str:
     """A phrase as a piece: as it stands where pieces are words, else with a capital and a mark at its end."""
     phrase = phrase.strip()
-    if level == "word" or not phrase:
+    if level == "word":
         return phrase
-    return phrase[0].upper() + phrase[1:] + ("" if phrase[-1] in _MARKS else ".")
+    return phrase[:1].upper() + phrase[1:] + ("" if phrase.endswith(tuple(ENDS[level])) else ".")
 
 
 def splice(pieces: Pieces, a: int, b: int, *new: str) -> Pieces:
@@ -68,16 +71,16 @@ def edited(text: str, kind: str, pool: Sequence[str], rng: random.Random, level:
     new = [p for p in pool if bare(p) not in have]
     if kind == "delete" and free and len(pieces) > 1:
         i = rng.choice(free)
-        return join(splice(pieces, i, i + 1)), pieces[i].strip()
+        return join(splice(pieces, i, i + 1), level), pieces[i].strip()
     if kind == "substitute" and free and new:
         i = rng.choice(free)
-        return join(splice(pieces, i, i + 1, said(rng.choice(new), level))), pieces[i].strip()
+        return join(splice(pieces, i, i + 1, said(rng.choice(new), level)), level), pieces[i].strip()
     if kind == "swap" and len(pieces) > 1:
         a, b = sorted(rng.sample(range(len(pieces)), 2))
-        return join(splice(splice(pieces, b, b + 1, pieces[a]), a, a + 1, pieces[b])), ""
+        return join(splice(splice(pieces, b, b + 1, pieces[a]), a, a + 1, pieces[b]), level), ""
     if kind == "add" and new:
         i = rng.randrange(len(pieces) + 1)
-        return join(splice(pieces, i, i, said(rng.choice(new), level))), ""
+        return join(splice(pieces, i, i, said(rng.choice(new), level)), level), ""
     return None
 
 
@@ -89,7 +92,7 @@ def crossed(texts: Sequence[str], rng: random.Random, level: str, segments: int 
     for j in range(segments):
         pieces = split(texts[j % len(texts)], level)
         child += pieces[round(cuts[j] * len(pieces)) : round(cuts[j + 1] * len(pieces))]
-    text = join(once(child))
+    text = join(once(child), level)
     return text if text and sorted(_HOLE.findall(text)) == sorted(_HOLE.findall(texts[0])) else texts[0]
 
 

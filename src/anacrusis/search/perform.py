@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import BudgetExhausted, ConfigError, ModelError
+from ..errors import BudgetExhausted, ConfigError, ModelError, ServiceError
 from ..model.calls import Call, Reply
 from ..model.say import call as call_for
 from ..model.say import understood
@@ -43,7 +43,8 @@ from .requests import (
 from .search import Search
 
 Payload = dict[str, Any]
-KEPT = 2000  # characters of an output that the journal keeps
+HOPELESS = 40  # replies of a role, none of which passed the gate: then the run stops
+KEPT = 20_000  # characters of an output that the journal keeps
 
 
 @dataclass
@@ -58,6 +59,7 @@ class Performer:
     done: Callable[[int], Any]
     examples: dict[str, Example]
     drawn: dict[str, int] = field(default_factory=dict)  # question -> draws so far
+    heard: dict[str, tuple[int, int]] = field(default_factory=dict)  # role -> replies that passed the gate, and not
     kept: dict[str, int] = field(default_factory=dict)  # stage -> ticket of what is set aside for it
     sealed: Mapping[str, Example] = field(default_factory=dict)  # test examples, out of reach until the report
     limits: tuple[Limit, ...] = ()  # the whole ones: while the method runs, the budget's keep time for the rest
@@ -240,8 +242,22 @@ class Performer:
                 if r is not None:
                     judged[i] = gate(request, r)
         said += [list(j) for j in judged]
+        self._usable(request, replies, judged)
         if refused:
             raise refused
+
+    def _usable(self, request: Ask, replies: Sequence[Reply | None], judged: Sequence[tuple[str | None, str]]) -> None:
+        """Stop when nothing that this role has said could be used: asking on would only cost."""
+        good, bad = self.heard.get(request.role, (0, 0))
+        passed = sum(text is not None for text, _ in judged)
+        good, bad = self.heard[request.role] = (good + passed, bad + len(judged) - passed)
+        if not good and bad >= HOPELESS:
+            reply, why = next((r, w) for r, (_, w) in zip(replies, judged, strict=True) if w)
+            shown = reply.text[:200] if reply is not None else ""
+            raise ServiceError(
+                f"none of the first {bad} replies of the {request.role} could be used; the last one ({why}): {shown!r}. "
+                "Give another model in this role, or a longer limit for its replies"
+            )
 
     def _draws(self, request: Ask) -> list[Call]:
         """n draws a prompt. A question that was asked before in this run is drawn anew, not answered from memory."""
