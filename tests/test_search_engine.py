@@ -478,12 +478,13 @@ def test_a_missing_writer_is_named(tmp_path: Path) -> None:
 def test_secrets_are_in_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world, secret = World(examples=40), "sk-a-very-secret-key-0123456789"
     monkeypatch.setenv("OPENAI_API_KEY", secret)
-    with Loopback(lambda body, index: world.brain(body, f"{index} {secret[:0]}")) as server, model_at(server) as model:
-        ana.fit("opro", model, world.task, folder=tmp_path / "r", means=Means(writer=model, budget="200calls"))
+    with Loopback(lambda body, index: world.brain(body, index)) as server, model_at(server) as model:
+        with ana.open("openai:writer", base_url=server.url) as writer:
+            ana.fit("opro", model, world.task, folder=tmp_path / "r", means=Means(writer=writer, budget="200calls"))
     for file in (tmp_path / "r").rglob("*"):
         assert not file.is_file() or secret.encode() not in file.read_bytes(), file
     plan = json.loads((tmp_path / "r" / "run.json").read_text())
-    assert plan["means"]["writer"] == "openai:task"
+    assert plan["means"]["writer"] == "openai:writer"
 
 
 def test_a_wrong_key_stops_with_the_provider_s_words(server: Loopback, tmp_path: Path) -> None:

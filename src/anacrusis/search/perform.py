@@ -255,8 +255,8 @@ class Performer:
             reply, why = next((r, w) for r, (_, w) in zip(replies, judged, strict=True) if w)
             shown = reply.text[:200] if reply is not None else ""
             raise ServiceError(
-                f"none of the first {bad} replies of the {request.role} could be used; the last one ({why}): {shown!r}. "
-                "Give another model in this role, or a longer limit for its replies"
+                f"none of the first {bad} replies of the {request.role} could be used; one of them ({why}): {shown!r}. "
+                "Give another model in this role"
             )
 
     def _draws(self, request: Ask) -> list[Call]:
