@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import anacrusis as ana
+from anacrusis.model.endpoint import Endpoint
 from anacrusis.registry import all_methods
 from anacrusis.runs.run import Run
 from anacrusis.runs.searching import Means
@@ -31,10 +32,10 @@ CONCURRENCY = 4
 REMOTE = [m for m in WRITERS if "endpoint" in all_methods()[m].arrangements]
 
 
-def learn(method: str, url: str, folder: str) -> Run:
+def learn(method: str, url: str, folder: str, base: float = 0.5) -> Run:
     world = World(3, examples=60)
     os.environ["OPENAI_API_KEY"] = "sk-loopback"
-    model, writer = (ana.open(f"openai:{n}", base_url=url, concurrency=CONCURRENCY) for n in ("task", "writer"))
+    model, writer = (Endpoint(f"openai:{n}", url, CONCURRENCY, base=base) for n in ("task", "writer"))
     options = {"examples": 12, "valid": 8, "test": 8, **OPTIONS.get(method, {})}
     with model, writer:
         return ana.fit(method, model, world.task, seed=5, folder=folder, options=options,
@@ -80,3 +81,34 @@ def test_killed_at_random_moments(method: str, tmp_path: Path) -> None:
         cost.pop("seconds")
     assert {k: mine[k] for k in ("calls", "input", "output")} == {k: theirs[k] for k in ("calls", "input", "output")}
     assert kills, "nothing was killed: this tests nothing"
+
+
+@pytest.mark.parametrize("kind", ["429", "429-after", "500", "cut", "invalid-json", "empty-choices"])
+def test_an_api_that_fails_now_and_then_changes_nothing(kind: str, tmp_path: Path) -> None:
+    with serve() as server:
+        whole, billed = learn("opro", server.url, str(tmp_path / "whole"), base=0.001), server.charged
+    with serve() as server:
+        server.fail(kind, rate=0.15, seed=1)
+        shaken = learn("opro", server.url, str(tmp_path / "shaken"), base=0.001)
+        assert server.charged == billed and len(server.requests) > billed
+    assert shaken.prompt.same(whole.prompt) and str(shaken.score) == str(whole.score)
+
+
+@pytest.mark.parametrize(("kind", "outcome"), [("refusal", "refused"), ("length", "truncated")])
+def test_a_reply_that_is_no_answer_is_evidence_and_typed(kind: str, outcome: str, tmp_path: Path) -> None:
+    from anacrusis.report.search import read
+
+    with serve() as server:
+        server.fail(kind, rate=0.4, seed=2)
+        run = learn("opro", server.url, str(tmp_path / "run"), base=0.001)
+    assert run.score is not None
+    outcomes = {o.outcome for s in read(tmp_path / "run").candidates for o in s.observations.values()}
+    if kind == "refusal":  # an answer that was cut off may still name its class
+        assert outcome in outcomes
+    said = [e["payload"]["said"] for e in events(tmp_path / "run") if e["verb"] == "ask"]
+    assert any(reason == outcome and text is None for draws in said for text, reason in draws)
+
+
+def events(folder: Path) -> list[dict[str, Any]]:
+    with Means().store_at(folder) as store:
+        return store.events()
