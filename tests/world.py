@@ -23,7 +23,7 @@ BAD = ("answer in a hurry", "guess when unsure")
 IDLE = ("be kind", "use plain words", "you are an expert", "take a breath", "write neatly", "think of the reader")
 PHRASES = (*GOOD, *BAD, *IDLE)
 BASE = "Answer with one of: blue, green, red."
-_PROMPT = re.compile(r"<prompt>(.*?)</prompt>", re.DOTALL)
+_PROMPT = re.compile(r"<prompt>(?! and </prompt>)(.*?)</prompt>", re.DOTALL)
 _TAG = re.compile(r"inside <(\w+)> and </")
 
 

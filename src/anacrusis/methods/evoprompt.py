@@ -8,6 +8,8 @@ Paper: Guo et al. 2023, https://arxiv.org/abs/2309.08532 (algorithms 2 and 3)
 Departure: the first population is the start and shipped wordings, filled up with the writer's paraphrases of them; the
     paper has instructions written by hand for each data set. Generations end early when a member is perfect. The
     templates hold no worked example.
+
+On the planted task: 9000 calls, 20 generations.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@
 Paper: Yang et al. 2023, https://arxiv.org/abs/2309.03409 (section 3; constants of the released code)
 Departure: no instruction is left out for a low score; digits are not forbidden (they were for one data set). Every
     draw is scored on all scoring examples, as in the paper: no racing.
+
+On the planted task: 8000 calls.
 """
 
 from __future__ import annotations

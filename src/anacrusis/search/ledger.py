@@ -38,6 +38,7 @@ class Ledger:
     def __init__(self, smooth: bool = False) -> None:
         self.smooth = smooth
         self.cells: dict[tuple[str, str], Observation] = {}
+        self.observed: set[str] = set()  # ids of candidates with at least one observation
         self.candidates: dict[str, Candidate] = {}  # in the order in which they were first seen
 
     def add(self, candidates: Iterable[Candidate], observations: Iterable[Observation]) -> None:
@@ -45,6 +46,7 @@ class Ledger:
             self.candidates.setdefault(c.id, c)
         for o in observations:
             before = self.cells.setdefault((o.candidate, o.example), o)
+            self.observed.add(o.candidate)
             if before != o:
                 raise ValueError(f"the cell {(o.candidate, o.example)} is filled already, with {before}")
 

@@ -54,17 +54,21 @@ def parse(how: str, text: str) -> str | None:
 
 
 def gate(ask: Ask, reply: Reply) -> tuple[str | None, str]:
-    """(text, "") when it passes, (None, reason) when it does not."""
+    """(text, "") when it passes, (None, reason) when it does not. Of several texts in a reply those that pass."""
     if reply.outcome != "ok":
         return None, reply.outcome
     text = parse(ask.parse, reply.text)
     if text is None:
         return None, "unparsed"
-    if len(text) > ask.longest:
-        return None, f"too long: {len(text)} characters, {ask.longest} allowed"
-    if lost := [k for k in ask.keep if k not in text]:
-        return None, f"lost the placeholder {lost[0]}"
-    return text, ""
+    why, good = "", []
+    for one in text.split(SEVERAL):
+        if len(one) > ask.longest:
+            why = f"too long: {len(one)} characters, {ask.longest} allowed"
+        elif lost := [k for k in ask.keep if k not in one]:
+            why = f"lost the placeholder {lost[0]}"
+        else:
+            good.append(one)
+    return (SEVERAL.join(good), "") if good else (None, why)
 
 
 def repair(ask: Ask, text: str, reason: str) -> tuple[tuple[str, str], ...]:

@@ -296,7 +296,7 @@ class Performer:
             for k in range(request.repeats):
                 one, two = (a, b) if k % 2 == 0 else (b, a)
                 said = templates.fill("judge", requirement=request.requirement, first=one, second=two)
-                calls.append(Call((("user", said),), 0.0, 400, k))
+                calls.append(Call((("user", said),), request.temperature, 400, k))
         replies, refused = self.desk.ask("judge", calls)
         if refused:
             raise refused

@@ -21,6 +21,7 @@ from ..errors import ConfigError
 from .candidate import Candidate
 from .ledger import Ledger, Scored
 
+PRIOR = 4.0  # examples
 Cells = list[tuple[str, str]]
 Rounds = Generator[Cells, None, set[str]]
 
@@ -114,8 +115,9 @@ class Halving:
 
 @dataclass(frozen=True)
 class SuccessiveRejects:
-    """Drop the worst arm after each of K - keep phases; phase k has seen n_k = (N - K) / (logbar(K) (K + 1 - k))
-    examples an arm, with logbar(K) = 1/2 + sum_(i=2..K) 1/i. cells: N; 0: half of the full grid."""
+    """Drop the worst arm after each of K - m phases, m = keep; phase k has seen n_k = (N - K) / (b (K + 1 - k)) examples
+    an arm, with b = m / (m + 1) + sum_(k=1..K-m) 1 / (K + 1 - k), the paper's logbar(K) for m = 1: so that all cells
+    are used. cells: N; 0: half of the full grid."""
 
     keep: int = 1
     cells: int = 0
@@ -124,8 +126,9 @@ class SuccessiveRejects:
 
     def phases(self, K: int, examples: int) -> list[int]:
         N = self.cells or K * examples // 2
-        bar = 0.5 + sum(1 / i for i in range(2, K + 1))
-        each = [math.ceil(max(0, N - K) / (bar * (K + 1 - k))) for k in range(1, K)]
+        m = min(self.keep, K)
+        bar = m / (m + 1) + sum(1 / (K + 1 - k) for k in range(1, K - m + 1))
+        each = [math.ceil(max(0, N - K) / (bar * (K + 1 - k))) for k in range(1, K - m + 1)]
         return [min(examples, max(self.least, n)) for n in each]
 
     def race(self, arms: Sequence[Candidate], examples: Sequence[str], ledger: Ledger) -> Rounds:
@@ -142,7 +145,7 @@ class SuccessiveRejects:
 
     def bound(self, arms: int, examples: int) -> int:
         phases = self.phases(arms, examples)
-        return sum(phases[: arms - 1]) + (phases[-1] if phases else min(self.least, examples))
+        return sum(phases) + min(self.keep, arms) * (phases[-1] if phases else min(self.least, examples))
 
 
 @dataclass(frozen=True)
@@ -191,8 +194,10 @@ class UCB:
                 wanted += _grid([a], examples[n : spent[a.id]])
             yield wanted
         pulled = [a for a in arms if spent[a.id]]
-        means = {a.id: ledger.scored(a, examples[: spent[a.id]]).rank for a in pulled}
-        pulled.sort(key=lambda a: tuple(-sign * m for m in means[a.id]))
+        seen = {a.id: ledger.scored(a, examples[: spent[a.id]]) for a in pulled}
+        center = sum(x.mean for x in seen.values()) / max(1, len(seen))
+        # shrunken towards the arms' mean, as if PRIOR more examples had shown that: few lucky ones do not win
+        pulled.sort(key=lambda a: -sign * (seen[a.id].mean * seen[a.id].n + PRIOR * center) / (seen[a.id].n + PRIOR))
         return {a.id for a in pulled[: self.keep]}
 
     def bound(self, arms: int, examples: int) -> int:
@@ -214,6 +219,8 @@ class PairedRace:
 
     def race(self, arms: Sequence[Candidate], examples: Sequence[str], ledger: Ledger) -> Rounds:
         left = list(dict.fromkeys(arms))
+        if len(left) <= self.keep:  # nobody has to leave: one block, so that everybody has a score
+            yield _grid(left, examples[: self.block])
         for b in range(self.blocks):
             if len(left) <= self.keep or b * self.block >= len(examples):
                 break

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar
 
+from ..errors import ConfigError
 from .candidate import Candidate
 from .racing import Full, Rule
 
@@ -88,7 +89,12 @@ class Compare(Request):
     verb: ClassVar[str] = "compare"
     pairs: tuple[tuple[str, str], ...]
     requirement: str
-    repeats: int = 4
+    repeats: int = 4  # even, so that each order comes as often as the other
+    temperature: float = 0.7  # at 0 repetitions would say the same again
+
+    def __post_init__(self) -> None:
+        if self.repeats < 2 or self.repeats % 2:
+            raise ConfigError(f"repeats is {self.repeats}; it must be even, so that no place is preferred")
 
 
 @dataclass(frozen=True)

@@ -201,13 +201,13 @@ class Search:
 
     def children(self, texts: Sequence[str | None], parents: Sequence[Any], op: str) -> list[Candidate]:
         """One candidate a text, parents aligned (a candidate, or several of which the first lends its other parts).
-        Texts that did not pass the gate (None) and content that was tried before give none."""
+        Texts that did not pass the gate (None) and content that was scored before give none."""
         out = []
         for text, parent in zip(texts, parents, strict=True):
             several = parent if isinstance(parent, tuple | list) else (parent,)
             if text is not None:
                 out.append(self.child(several[0], text, op, *several[1:]))
-        return [c for c in dict.fromkeys(out) if c.id not in self.ledger.candidates]
+        return [c for c in dict.fromkeys(out) if c.id not in self.ledger.observed]
 
     @staticmethod
     def several(text: str | None) -> list[str]:

@@ -50,9 +50,9 @@ def whole(s: Search, policy: Generator[Any, Any, Any], valid: Sequence[str], tes
     scored = yield from _meet(s, finalists, valid) if valid else iter(())
     on = "valid" if scored else "train"
     if not scored:
-        scored = [s.ledger.scored(c, s.dev) for c in finalists]
-        scored = [x for x in scored if x.n] or [s.ledger.scored(s.start, s.dev)]
-    win = choose(s.start, scored)
+        scored = [x for x in (s.ledger.scored(c, s.dev) for c in finalists) if x.n]
+    # nothing can be scored, as on a task without labels: then the method's own word counts
+    win = choose(s.start, scored) if scored else s.ledger.scored(finalists[min(1, len(finalists) - 1)], s.dev)
     yield Stage("report")
     final = yield from _meet(s, list(dict.fromkeys([win.candidate, s.start])), test) if test else iter(())
     by_id = {x.id: x for x in final or ()}
