@@ -24,6 +24,7 @@ _PLACES = {
     "fit": "runs.run",
     "resume": "runs.run",
     "Run": "runs.run",
+    "Means": "runs.searching",
     "evaluate": "measure.evaluate",
     "predict": "measure.predict",
     "load": "prompt.store",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from .runs.run import Run as Run
     from .runs.run import fit as fit
     from .runs.run import resume as resume
+    from .runs.searching import Means as Means
     from .task import Split as Split
     from .task import Task as Task
 

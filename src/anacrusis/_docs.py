@@ -18,8 +18,13 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .registry import Method, all_methods
+from .registry import ENGINES, Method, all_methods
 
+TITLES = {
+    "tune": "By gradient, on a local model:",
+    "search": "By trial ([search.md](search.md)), on a local model or behind an API:",
+    "baseline": "Yardsticks:",
+}
 BEGIN, END = "<!-- methods -->", "<!-- /methods -->"
 KINDS = ("classification", "multilabel", "generation")
 FRAME = (
@@ -67,7 +72,11 @@ def own_options(method: Method) -> list[Option]:
 
 
 def training_options(method: Method) -> list[Option]:
-    """Of the trainer, with the defaults that this method sets; none for a baseline."""
+    """Of the method's engine, with the defaults that this method sets; none for a baseline."""
+    if method.engine == "search":
+        from .search.search import Searching
+
+        return _options(Searching, method.training)
     if method.engine != "tune":
         return []
     from .tune.recipe import Training
@@ -122,8 +131,8 @@ def source_of(method: Method) -> str:
 
 
 def by_engine() -> list[Method]:
-    """All methods, those that learn first, each group by name."""
-    return sorted(all_methods().values(), key=lambda m: (m.engine == "baseline", m.name))
+    """All methods: by gradient, by trial, baselines; each group by name."""
+    return sorted(all_methods().values(), key=lambda m: (ENGINES.index(m.engine), m.name))
 
 
 def serves(method: Method) -> str:
@@ -143,15 +152,20 @@ def _link(method: Method) -> str:
 # --- pages
 
 
-def methods_table() -> str:
-    """For README.md: a line a method."""
-    rows = [(f"`{m.name}`", m.summary, _link(m), serves(m)) for m in by_engine()]
-    return f"{_markdown(('method', 'what it does', 'paper', 'tasks'), rows)}\n\n{ONE_LINE}"
+def methods_table(docs: str = "docs/") -> str:
+    """For README.md: a line a method. docs: where the pages lie, as seen from there."""
+    parts = []
+    for engine, title in TITLES.items():
+        rows = [(f"`{m.name}`", m.summary, _link(m), serves(m)) for m in by_engine() if m.engine == engine]
+        parts.append(
+            f"{title.replace('](', f']({docs}')}\n\n{_markdown(('method', 'what it does', 'paper', 'tasks'), rows)}"
+        )
+    return "\n\n".join([*parts, ONE_LINE])
 
 
 def methods_page() -> str:
     """For docs/methods.md: every method with its own options, then the options that they share."""
-    parts = [methods_table(), *(_method_section(m) for m in by_engine())]
+    parts = [methods_table(""), *(_method_section(m) for m in by_engine())]
     heads = ("option", "default", "meaning")
     some = next((m for m in by_engine() if m.engine == "tune"), None)
     if some is not None:
@@ -159,6 +173,10 @@ def methods_page() -> str:
 
         rows = [_row(o) for o in _options(Training, {})]
         parts.append(f"## Options of all methods that learn by gradient\n\n{_markdown(heads, rows)}")
+    from .search.search import Searching
+
+    rows = [_row(o) for o in _options(Searching, {})]
+    parts.append(f"## Options of all methods that learn by trial\n\n{_markdown(heads, rows)}")
     parts.append(f"## Options of all methods\n\n{_markdown(heads, [_row(o) for o in frame_options()])}")
     return "\n\n".join(parts)
 
@@ -167,6 +185,8 @@ def _method_section(method: Method) -> str:
     lines = [f"## {method.name}", "", f"{_sentence(method.summary)} {_sentence(_link(method))}".strip(), ""]
     lines.append(f"Tasks: {serves(method)}. Models: {', '.join(sorted(method.arrangements))}, ")
     lines[-1] += f"with {', '.join(sorted(method.needs)) or 'no particular capability'}."
+    if method.roles:
+        lines[-1] += f" Asks a {' and a '.join(sorted(method.roles))} too."
     lines += ["", "```text", source_of(method), "```"]
     if own := own_options(method):
         lines += ["", _markdown(("option", "default", "meaning"), [_row(o) for o in own])]

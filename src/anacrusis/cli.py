@@ -267,7 +267,7 @@ def methods(
     method = get(name)
     groups = {
         "options": _docs.own_options(method),
-        "options of the trainer": _docs.training_options(method),
+        "options of its engine": _docs.training_options(method),
         "options of all methods": _docs.frame_options(),
     }
     if as_json:
