@@ -357,7 +357,7 @@ def test_methods_come_from_the_registry() -> None:
     assert known <= set(call("methods").out.split())
     one = call("methods", "prompt-tuning", "--json").json
     assert {"name": "length", "default": 20, "meaning": "P, in tokens"} in one["options"]
-    assert next(o["default"] for o in one["options of the trainer"] if o["name"] == "lr") == 0.3
+    assert next(o["default"] for o in one["options of its engine"] if o["name"] == "lr") == 0.3
     shown = call("methods", "prompt-tuning").out
     assert "Lester et al. 2021" in shown and "P, in tokens" in shown and "vocab, random, text" in shown
 
