@@ -1,4 +1,4 @@
-"""What every method on the search engine owes: it finds what was planted, within its budget, better than chance does."""
+"""What every method on the search engine owes: it finds what was planted within its budget, better than chance."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import anacrusis as ana
+from anacrusis.model.say import conversation
 from anacrusis.runs.run import Run
 from anacrusis.runs.searching import Means
-from anacrusis.model.say import conversation
 from tests.world import Direct, World
 
 FOUND = 0.95  # of the perfect prompt's skill

@@ -51,7 +51,9 @@ def test_write_then_check(root: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "written" in capsys.readouterr().out
     assert _docs.main(["--write"], root) == 0 and capsys.readouterr().out == ""  # nothing is written twice
     readme = (root / "README.md").read_text()
-    assert readme.startswith("# Before\n\n<!-- methods -->\nBy gradient") and readme.endswith("<!-- /methods -->\n\nAfter.\n")
+    assert readme.startswith("# Before\n\n<!-- methods -->\nBy gradient") and readme.endswith(
+        "<!-- /methods -->\n\nAfter.\n"
+    )
     (root / "README.md").write_text(readme.replace("`prompt-tuning`", "`prompt-tunning`"))
     assert _docs.main(["--check"], root) == 1
     assert capsys.readouterr().err == "README.md is stale: make docs\n"

@@ -1,7 +1,7 @@
 """A planted world: a "model" whose skill depends on cues in the prompt, and a "writer" whose grammar holds them.
 
-Every example needs one of four cues; it is answered right iff the prompt holds the cue it needs (a quarter are easy: they
-need none) and no bad phrase spoils it. The perfect prompt holds the four good cues and no bad one. The same brains
+Every example needs one of four cues; it is answered right iff the prompt holds the cue it needs (a quarter are easy:
+they need none) and no bad phrase spoils it. The perfect prompt holds the four good cues and no bad one. The same brains
 speak directly (`Direct`) and over HTTP (tests.loopback).
 """
 

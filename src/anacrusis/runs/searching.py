@@ -134,6 +134,7 @@ class Result:
     valid: float | None
     cost: dict[str, Any]
     notes: tuple[str, ...]
+    said: str  # the winner in words, where its parts are none
     test: tuple[Example, ...]
 
 
@@ -313,7 +314,7 @@ class Session:
         prompt = s.form(found.winner)
         if found.chosen_on == "train":
             self.notes.append("chosen on training examples: there were no validation examples, or no budget for them")
-        if found.winner.id == s.start.id:
+        if found.winner.id == s.start.id and found.chosen_on != "method":
             self.notes.append("nothing was better than the start by a standard error, so the start is kept")
         score = start = gain = None
         if found.test is not None and found.test.n:
@@ -333,8 +334,8 @@ class Session:
         known_ = tuple(e for e in test if found.test is not None and e.id in found.test.values)
         for note in self.notes:
             self.tell({"event": "note", "text": note})
-        valid = found.valid.mean if found.valid is not None else None
-        return Result(prompt, score, start, gain, valid, cost, tuple(self.notes), known_)
+        valid = found.valid.mean if found.valid is not None and found.chosen_on != "train" else None
+        return Result(prompt, score, start, gain, valid, cost, tuple(self.notes), found.winner.note, known_)
 
     def predictions(self, of: Scored, examples: Sequence[Example], frame: Frame) -> Any:
         said = [of.observations[e.id] for e in examples]

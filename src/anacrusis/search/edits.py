@@ -1,8 +1,7 @@
 """Edits of a text without a writer: delete, swap, substitute, add, cross. Pure functions of texts, pieces and an rng.
 
-A text is cut into pieces (sentences, phrases or words), each with the white space behind it, so that joining the pieces
-of a text gives the text. A piece that holds a placeholder such as {text} is locked: it may move, but is never lost.
-"""
+Pieces (sentences, phrases or words) keep the white space behind them, so that joined they give the text. A piece that
+holds a placeholder such as {text} is locked: it may move, but is never lost."""
 
 from __future__ import annotations
 

@@ -42,9 +42,9 @@ class Local:
         if prompt.frame.readout == "similarity" and isinstance(prompt, Text):
             return self._similar(prompt.frame, inputs)
         read = reader(self.model, prompt.frame)
-        rows = read.rows(inputs, prompt)
+        used: Prompt = warm(self.model, prompt)
+        rows = read.rows(inputs, used)
         with self.model.frozen():
-            used: Prompt = warm(self.model, prompt)
             if self.trunk is not None and isinstance(prompt, Text) and isinstance(read, LabelWords):
                 rows, used = split(rows, self.trunk)
             self.read += sum(len(r.codes) for r in rows)

@@ -348,14 +348,17 @@ class Performer:
             raise ModelError(f"{request.verb} needs a local model; an endpoint shows nothing of its inside")
         return self.local
 
+    def _spend(self, calls: int) -> None:
+        """So many passes of the local model. Raises BudgetExhausted before any."""
+        self.budget.settle(self.budget.reserve("task", Cost(calls)), Cost(calls))
+
     def _do_forward(self, request: Forward, payload: Payload) -> None:
         local = self._inside(request)
         out: list[Any] = []
         payload["result"] = out
         given = [self.examples[e] for e in request.examples]
         for c in request.candidates:
-            self.budget.check_time()
-            self.budget.settle(self.budget.reserve("task", Cost(len(given))), Cost(len(given)))
+            self._spend(len(given))
             prompt = self.search.form(c)
             if not request.top:
                 out.append(round(local.loss(prompt, given), 6))
@@ -369,14 +372,19 @@ class Performer:
 
     def _do_next(self, request: Next, payload: Payload) -> None:
         local = self._inside(request)
-        self.budget.settle(self.budget.reserve("task", Cost(len(request.examples))), Cost(len(request.examples)))
+        self._spend(len(request.examples))
         inputs = [self.examples[e].inputs for e in request.examples]
-        payload["result"] = local.next_tokens(self.search.form(request.candidate), inputs, request.top)
+        found = local.next_tokens(self.search.form(request.candidate), inputs, request.top)
+        payload["result"] = [list(ids) for ids in found]
 
     def _do_continue(self, request: Continue, payload: Payload) -> None:
-        payload["result"] = [[round(s, 5), n] for s, n in self._inside(request).continuations(request.pairs)]
+        local = self._inside(request)
+        self._spend(len(request.pairs))
+        payload["result"] = [[round(s, 5), n] for s, n in local.continuations(request.pairs)]
 
     def _do_embed(self, request: Embed, payload: Payload) -> None:
+        local = self._inside(request)
+        self._spend(len(request.texts))
         frame = Frame(pool=self.search.base.pool)
-        vectors = self._inside(request).pooled(frame, [(t,) for t in request.texts])
+        vectors = local.pooled(frame, [(t,) for t in request.texts])
         payload["result"] = [[round(x, 6) for x in row] for row in vectors.tolist()]

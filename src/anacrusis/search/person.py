@@ -51,6 +51,7 @@ class ByFile:
 
     def prefer(self, pairs: Pairs) -> list[float]:
         given = self._read()
+        pairs = [(_plain(a), _plain(b)) for a, b in pairs]
         open_ = [p for p in dict.fromkeys(pairs) if p not in given]
         if open_:
             self._write(given, open_)
@@ -64,15 +65,18 @@ class ByFile:
         if not self.file.exists():
             return {}
         found = {}
-        with open(self.file, encoding="utf-8", newline="") as f:
-            for number, row in enumerate(csv.DictReader(f), 2):
-                answer = (row.get("better") or "").strip().lower()
-                if row.get("1") is None or row.get("2") is None:
-                    raise RunError(f"{self.file}:{number}: the columns 1, 2 and better are expected")
+        with open(self.file, encoding="utf-8-sig", newline="") as f:  # spreadsheets write a mark at the beginning
+            rows = csv.DictReader(f)
+            if not {"better", "1", "2"} <= set(rows.fieldnames or ()):
+                raise RunError(f"{self.file}: expected the columns better, 1 and 2; it has {rows.fieldnames}")
+            for row in rows:
+                answer = (row["better"] or "").strip().lower()
+                if row["1"] is None or row["2"] is None:
+                    raise RunError(f"{self.file}:{rows.line_num}: expected three cells: better, 1 and 2")
                 if answer and answer not in ANSWERS:
-                    raise RunError(f"{self.file}:{number}: better is {answer!r}; expected 1, 2 or =")
+                    raise RunError(f"{self.file}:{rows.line_num}: better is {answer!r}; expected 1, 2 or =")
                 if answer:
-                    found[row["1"], row["2"]] = answer
+                    found[_plain(row["1"]), _plain(row["2"])] = answer
         return found
 
     def _write(self, given: dict[tuple[str, str], str], open_: Pairs) -> None:
@@ -82,3 +86,8 @@ class ByFile:
             out.writerow(["better", "1", "2"])
             out.writerows([*((v, *k) for k, v in given.items()), *(("", a, b) for a, b in open_)])
         part.replace(self.file)
+
+
+def _plain(text: str) -> str:
+    """With one kind of line end: editors change them."""
+    return "\n".join(text.splitlines())

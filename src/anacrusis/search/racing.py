@@ -115,9 +115,9 @@ class Halving:
 
 @dataclass(frozen=True)
 class SuccessiveRejects:
-    """Drop the worst arm after each of K - m phases, m = keep; phase k has seen n_k = (N - K) / (b (K + 1 - k)) examples
-    an arm, with b = m / (m + 1) + sum_(k=1..K-m) 1 / (K + 1 - k), the paper's logbar(K) for m = 1: so that all cells
-    are used. cells: N; 0: half of the full grid."""
+    """Drop the worst arm after each of K - m phases, m = keep; in phase k an arm has seen n_k = (N - K) / (b (K + 1 - k))
+    examples, with b = m / (m + 1) + sum_(k=1..K-m) 1 / (K + 1 - k), the paper's logbar(K) for m = 1: so that all
+    cells are used. cells: N; 0: half of the full grid."""
 
     keep: int = 1
     cells: int = 0
@@ -279,14 +279,13 @@ class Gate:
 
 @dataclass(frozen=True)
 class UntilWrong:
-    """One example after the other until the first wrong answer, `right` right ones, or `most` in all."""
+    """One example after the other until the first wrong answer, or `right` right ones."""
 
     right: int = 3
-    most: int = 6
 
     def race(self, arms: Sequence[Candidate], examples: Sequence[str], ledger: Ledger) -> Rounds:
         left = list(arms)
-        for i, e in enumerate(examples[: min(self.most, self.right)]):
+        for i, e in enumerate(examples[: self.right]):
             if not left:
                 break
             yield _grid(left, [e])
@@ -295,7 +294,7 @@ class UntilWrong:
         return {a.id for a in left}
 
     def bound(self, arms: int, examples: int) -> int:
-        return arms * min(self.right, self.most, examples)
+        return arms * min(self.right, examples)
 
 
 RULES: dict[str, Any] = {

@@ -140,13 +140,12 @@ class Forward(Request):
 
 @dataclass(frozen=True)
 class Next(Request):
-    """A local model's `top` likeliest next tokens after a candidate's prompt cut at `position`, for each example.
-    Result: tuples of token ids."""
+    """A local model's `top` likeliest next tokens after each example, laid out under a candidate. Result: a list of
+    token ids each."""
 
     verb: ClassVar[str] = "next"
     candidate: Candidate
     examples: tuple[str, ...]
-    position: int
     top: int = 10
 
 

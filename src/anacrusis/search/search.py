@@ -39,8 +39,11 @@ class Searching:
     def __post_init__(self) -> None:
         if self.objective not in ("auto", "score", "likelihood"):
             raise ConfigError(f"objective is {self.objective!r}; it must be auto, score or likelihood")
-        if self.finalists < 1 or self.answer_tokens < 1 or min(self.examples, self.valid, self.test) < 0:
-            raise ConfigError("finalists and answer_tokens must be at least 1; examples, valid and test at least 0")
+        if self.finalists < 2 or self.answer_tokens < 1 or min(self.examples, self.valid, self.test) < 0:
+            raise ConfigError(
+                "finalists must be at least 2 (the start is one of them), answer_tokens at least 1; examples, valid "
+                "and test at least 0"
+            )
 
 
 class Search:
@@ -115,8 +118,8 @@ class Search:
     def forward(self, candidates: Iterable[Candidate], on: str | Sequence[str] = "train", top: int = 0) -> Forward:
         return Forward(tuple(candidates), self._on(on), top)
 
-    def next(self, candidate: Candidate, on: Sequence[str], position: int, top: int = 10) -> Next:
-        return Next(candidate, tuple(on), position, top)
+    def next(self, candidate: Candidate, on: Sequence[str], top: int = 10) -> Next:
+        return Next(candidate, tuple(on), top)
 
     def embed(self, texts: Iterable[str]) -> Embed:
         return Embed(tuple(texts))

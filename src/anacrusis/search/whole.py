@@ -28,6 +28,13 @@ class Stage(Request):
 
 
 @dataclass(frozen=True)
+class Decided:
+    """What a policy returns when its own choice is final, as where a person was asked: no metric overrules it."""
+
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
 class Found:
     """winner, and how it and the start did: on the validation examples that they met on, and on the test examples."""
 
@@ -36,7 +43,7 @@ class Found:
     start_valid: Scored | None
     test: Scored | None
     start_test: Scored | None
-    chosen_on: str  # "valid", or "train" where there were no validation examples, or no budget for them
+    chosen_on: str  # "valid"; "train" where there were no validation examples or no budget for them; "method"
 
 
 def whole(s: Search, policy: Generator[Any, Any, Any], valid: Sequence[str], test: Sequence[str]) -> Any:
@@ -45,10 +52,10 @@ def whole(s: Search, policy: Generator[Any, Any, Any], valid: Sequence[str], tes
         returned = yield from policy
     except BudgetExhausted:
         returned = None
-    finalists = shortlist(s, returned)
+    finalists = [returned.candidate] if isinstance(returned, Decided) else shortlist(s, returned)
     yield Stage("choose")
     scored = yield from _meet(s, finalists, valid) if valid else iter(())
-    on = "valid" if scored else "train"
+    on = "method" if isinstance(returned, Decided) else "valid" if scored else "train"
     if not scored:
         scored = [x for x in (s.ledger.scored(c, s.dev) for c in finalists) if x.n]
     # nothing can be scored, as on a task without labels: then the method's own word counts
