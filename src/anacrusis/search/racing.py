@@ -115,9 +115,9 @@ class Halving:
 
 @dataclass(frozen=True)
 class SuccessiveRejects:
-    """Drop the worst arm after each of K - m phases, m = keep; in phase k an arm has seen n_k = (N - K) / (b (K + 1 - k))
-    examples, with b = m / (m + 1) + sum_(k=1..K-m) 1 / (K + 1 - k), the paper's logbar(K) for m = 1: so that all
-    cells are used. cells: N; 0: half of the full grid."""
+    """Drop the worst arm after each of K - m phases, m = keep; in phase k an arm has seen
+    n_k = (N - K) / (b (K + 1 - k)) examples, with b = m / (m + 1) + sum_(k=1..K-m) 1 / (K + 1 - k), the paper's
+    logbar(K) for m = 1: so that all cells are used. cells: N; 0: half of the full grid."""
 
     keep: int = 1
     cells: int = 0
