@@ -96,8 +96,9 @@ def crossed(texts: Sequence[str], rng: random.Random, level: str, segments: int 
 
 
 def pools(s: Search, level: Mapping[str, str], given: Sequence[str] = (), size: int = 100) -> dict[str, Pieces]:
-    """By slot, the phrases that may be added: those given; else, for the text of class c, the training words that tell
-    it from the others; for other slots the pieces of shipped wordings, and for templates frequent words too."""
+    """By slot, the phrases that may be added: those given; else, for the text of class c, `size` each of the training
+    words that tell it from the others, of two and of three words that stand together in its training texts, and of
+    whole ones; for other slots the pieces of shipped wordings, and for templates frequent words too."""
     if given:
         return {slot: tuple(given) for slot in s.slots}
     by_class: dict[object, Counter[str]] = {}
@@ -108,11 +109,27 @@ def pools(s: Search, level: Mapping[str, str], given: Sequence[str] = (), size: 
     for slot in s.slots:
         name, _, c = slot.partition(":")
         if c:
-            out[slot] = tuple(telling(by_class.get(int(c), Counter()), total)[:size])
+            texts = [t for e in s.task.train if e.gold == int(c) for t in e.inputs]
+            words = telling(by_class.get(int(c), Counter()), total)[:size]
+            out[slot] = once([*words, *(p for n in (2, 3, 0) for p in spread(spans(texts, n), size))])
         else:
             shipped = (p.strip() for x in seeds for p in split(s.text(x, slot), level[slot]) if not locked(p))
             out[slot] = once(p for p in (*shipped, *(frequent if name == "template" else ())) if bare(p))
     return out
+
+
+def spans(texts: Iterable[str], n: int) -> Pieces:
+    """All n words that stand together in a text; n = 0: the texts."""
+    found = []
+    for text in texts:
+        words = text.split()
+        found += [" ".join(words[i : i + n]) for i in range(len(words) - n + 1)] if n else [text.strip()]
+    return tuple(dict.fromkeys(p for p in found if bare(p) and not locked(p)))
+
+
+def spread(pieces: Pieces, most: int) -> Pieces:
+    """At most so many of the pieces, evenly from all of them."""
+    return pieces[:: max(1, -(-len(pieces) // most))]
 
 
 def telling(inside: Counter[str], total: Counter[str]) -> list[str]:
