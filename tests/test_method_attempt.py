@@ -180,6 +180,7 @@ def test_a_network_is_rebuilt_once_and_forgotten_with_its_prompt() -> None:
     assert attempt.restore(model, prompt) is attempt.restore(model, prompt)
     other = replace(prompt)
     assert attempt.restore(model, other) is not attempt.restore(model, prompt)
+    gc.collect()  # what earlier tests left
     held = len(attempt._RESTORED)
     del prompt, other
     gc.collect()

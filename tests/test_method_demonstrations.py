@@ -112,7 +112,7 @@ def test_it_needs_words_that_can_be_told_apart(tmp_path: Path) -> None:
                            test=(["w7"], ["w2 w4"]))  # fmt: skip
     with pytest.raises(ConfigError, match="same token"):
         prompt_of(tiny("gpt2"), task)
-    with pytest.raises(ModelError, match="logprobs"):
+    with pytest.raises(ModelError, match="demonstrations is for causal"):
         ana.fit("demonstrations", tiny("minilm"), task_of(), folder=tmp_path)
     with pytest.raises(ConfigError, match="shots"):
         DemonstrationsConfig(shots=0)

@@ -14,7 +14,7 @@ import anacrusis as ana
 from anacrusis.methods.plum import Edits, PlumConfig
 from anacrusis.prompt.values import Frame
 from anacrusis.search.candidate import Candidate
-from anacrusis.search.edits import KINDS, LEVELS, bare, crossed, edited, join, locked, pools, split, telling
+from anacrusis.search.edits import KINDS, LEVELS, bare, crossed, edited, join, locked, pools, spans, split, spread
 from anacrusis.search.ledger import Observation
 from anacrusis.search.search import Search, Searching
 from tests.search_contract import finds_what_was_planted
@@ -170,10 +170,19 @@ def test_a_deleted_phrase_can_come_back() -> None:
     assert {s.text(edits.one(short, kinds=("add",))) for _ in range(30)} >= {"First this. Then that."}
 
 
-def test_words_of_a_class_are_those_that_tell_it() -> None:
-    inside = Counter({"the": 50, "river": 20, "boat": 3})
-    total = inside + Counter({"the": 60, "stamp": 30, "boat": 1})
-    assert telling(inside, total)[:2] == ["river", "boat"] and "stamp" not in telling(inside, total)
+def test_the_text_of_a_class_is_made_of_spans_of_its_training_texts() -> None:
+    assert spans(["a1 b2 c3", "b2 c3"], 2) == ("a1 b2", "b2 c3")
+    assert spans(["a1 b2 c3", "b2 c3"], 0) == ("a1 b2 c3", "b2 c3")
+    assert spread(tuple("abcdefg"), 3) == ("a", "d", "g") and spread(tuple("ab"), 3) == ("a", "b")
+    task = World().task
+    s = Search(task, Frame(labels=task.labels, words=task.words, readout="similarity"), ["words"], Searching(), 0)
+    found = pools(s, dict.fromkeys(s.slots, "word"), size=50)
+    mine = [t for e in task.train if e.gold == 1 for t in e.inputs]
+    assert all(any(p in t for t in mine) for p in found["words:1"]) and {len(p.split()) for p in found["words:1"]} >= {
+        1,
+        2,
+        3,
+    }
 
 
 def test_every_slot_of_a_model_with_features_has_a_pool_and_is_edited(tmp_path: Any) -> None:

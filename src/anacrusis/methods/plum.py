@@ -43,8 +43,8 @@ from ..search.search import Search
 class PlumConfig:
     iterations: int = 10  # 10 suits models that cost money (the paper's); 300 suits models with features
     width: int = 5  # candidates an iteration
-    vocabulary: tuple[str, ...] = ()  # phrases that may be added; empty: telling words of the training texts
-    pool: int = 100  # words of the training texts taken for each slot, at most
+    vocabulary: tuple[str, ...] = ()  # phrases that may be added; empty: words of the training texts
+    pool: int = 200  # words, pairs, triples and whole ones of the training texts, of each kind for each slot
     level: str = "auto"  # of an edit: sentence, phrase or word; auto: word in templates and label texts, else phrase
     table: int = 5  # tabu: texts that may not be visited again
     memory: int = 10  # harmony: members

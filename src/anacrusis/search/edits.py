@@ -5,7 +5,6 @@ holds a placeholder such as {text} is locked: it may move, but is never lost."""
 
 from __future__ import annotations
 
-import math
 import random
 import re
 from collections import Counter
@@ -95,23 +94,20 @@ def crossed(texts: Sequence[str], rng: random.Random, level: str, segments: int 
     return text if text and sorted(_HOLE.findall(text)) == sorted(_HOLE.findall(texts[0])) else texts[0]
 
 
-def pools(s: Search, level: Mapping[str, str], given: Sequence[str] = (), size: int = 100) -> dict[str, Pieces]:
-    """By slot, the phrases that may be added: those given; else, for the text of class c, `size` each of the training
-    words that tell it from the others, of two and of three words that stand together in its training texts, and of
-    whole ones; for other slots the pieces of shipped wordings, and for templates frequent words too."""
+def pools(s: Search, level: Mapping[str, str], given: Sequence[str] = (), size: int = 200) -> dict[str, Pieces]:
+    """By slot, the phrases that may be added: those given; else, for the text of class c, `size` words of its training
+    texts, as many pairs and triples that stand together there, and whole texts; for other slots the pieces of shipped
+    wordings, and for templates frequent words too."""
     if given:
         return {slot: tuple(given) for slot in s.slots}
-    by_class: dict[object, Counter[str]] = {}
-    for e in s.task.train:
-        by_class.setdefault(e.gold, Counter()).update(w for t in e.inputs for w in _WORD.findall(t.lower()))
-    total = sum(by_class.values(), Counter())
-    frequent, seeds, out = [w for w, _ in total.most_common(size)], s.seeds(100), {}
+    total = Counter(w for e in s.task.train for t in e.inputs for w in _WORD.findall(t.lower()))
+    frequent, seeds = [w for w, _ in total.most_common(size)], s.seeds(100)
+    out: dict[str, Pieces] = {}
     for slot in s.slots:
         name, _, c = slot.partition(":")
         if c:
             texts = [t for e in s.task.train if e.gold == int(c) for t in e.inputs]
-            words = telling(by_class.get(int(c), Counter()), total)[:size]
-            out[slot] = once([*words, *(p for n in (2, 3, 0) for p in spread(spans(texts, n), size))])
+            out[slot] = once(p for n in (1, 2, 3, 0) for p in spread(spans(texts, n), size))
         else:
             shipped = (p.strip() for x in seeds for p in split(s.text(x, slot), level[slot]) if not locked(p))
             out[slot] = once(p for p in (*shipped, *(frequent if name == "template" else ())) if bare(p))
@@ -130,13 +126,3 @@ def spans(texts: Iterable[str], n: int) -> Pieces:
 def spread(pieces: Pieces, most: int) -> Pieces:
     """At most so many of the pieces, evenly from all of them."""
     return pieces[:: max(1, -(-len(pieces) // most))]
-
-
-def telling(inside: Counter[str], total: Counter[str]) -> list[str]:
-    """Words that are more frequent inside than elsewhere, the surest first: log-odds divided by their standard
-    deviation, 0.5 added to every count (Monroe et al. 2008)."""
-    n, N, sure = inside.total() + 1, total.total() + 2, {}
-    for w in inside:
-        y, x = inside[w] + 0.5, total[w] - inside[w] + 0.5
-        sure[w] = (math.log(y / (n - y)) - math.log(x / (N - n - x))) / math.sqrt(1 / y + 1 / x)
-    return sorted((w for w in sure if sure[w] > 0), key=lambda w: (-sure[w], w))
