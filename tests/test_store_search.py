@@ -360,3 +360,28 @@ def test_without_psycopg(monkeypatch: pytest.MonkeyPatch) -> None:
     for url in ("sqlite://", "sqlite:///:memory:", "sqlite:///"):
         with pytest.raises(ConfigError, match="sqlite:////folder"):
             Store(url, "r")
+
+
+def test_runs_that_share_a_store_pay_once_and_write_no_password(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole way, on both databases: a search, the same again from another folder, and an interrupted one."""
+    import anacrusis as ana
+    from anacrusis.runs.searching import Means
+    from tests.world import Direct, World
+
+    world, asked = World(examples=40), []
+    options = {"steps": 3, "width": 3, "examples": 10, "valid": 6, "test": 6}
+    monkeypatch.setenv("ANACRUSIS_STORE", url)
+    for name in ("one", "two"):
+        model, writer = Direct(world), Direct(world, "openai:writer")
+        run = ana.fit("opro", model, world.task, folder=tmp_path / name, options=options, means=Means(writer=writer))
+        asked.append(model.asked + writer.asked)
+    assert asked[0] > 20 and asked[1] == 0  # the second run found everything paid
+    assert run.cost["calls"] == asked[0] and run.cost["sent"] == 0  # and says so
+    assert not list(tmp_path.rglob("search.sqlite"))
+    for file in tmp_path.rglob("*"):
+        if file.is_file() and not file.is_relative_to(tmp_path / "folder"):
+            assert PASSWORD.encode() not in file.read_bytes(), file
+    resumed = ana.runs.run.load(tmp_path / "one")
+    assert resumed.prompt.same(run.prompt)

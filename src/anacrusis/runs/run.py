@@ -321,8 +321,25 @@ def listing(root: Path | None = None) -> Iterator[dict[str, Any]]:
         entry: dict[str, Any] = {"name": path.name, "method": plan.method, "model": plan.model, "task": plan.task}
         if (path / "result.json").exists():
             record = json.loads((path / "result.json").read_text(encoding="utf-8"))
-            yield {**entry, "status": "done", "score": record["score"], "seconds": record["seconds"]}
+            yield {**entry, "status": "done", "score": record["score"], "seconds": record["seconds"],
+                   "cost": record.get("cost", {})}  # fmt: skip
+        elif plan.means:
+            yield {**entry, "status": f"unfinished, {_searched_so_far(plan, path)}"}
         else:
             steps = [e for e in journal.read(path) if e.get("event") == "validate"]
             last = f"{steps[-1]['step']} of {steps[-1]['of']} steps" if steps else "nothing kept yet"
             yield {**entry, "status": f"unfinished, {last}"}
+
+
+def _searched_so_far(plan: Plan, path: Path) -> str:
+    """How far a search came, from its store; a store that cannot be reached says so."""
+    if not plan.means.get("store") and not (path / "search.sqlite").exists():
+        return "nothing asked yet"
+    try:
+        with Means(store=plan.means.get("store", "")).store_at(path) as store:
+            events = store.events()
+    except RunError as error:
+        return str(error)
+    spent = events[-1]["spent"] if events else {}
+    calls = sum(account["logical"]["calls"] for account in spent.values())
+    return f"{len(events)} requests, {calls:,} calls"
