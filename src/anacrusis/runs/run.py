@@ -338,8 +338,8 @@ def _searched_so_far(plan: Plan, path: Path) -> str:
     try:
         with Means(store=plan.means.get("store", "")).store_at(path) as store:
             events = store.events()
-    except RunError as error:
-        return str(error)
+    except RunError:
+        return "its store cannot be reached"
     spent = events[-1]["spent"] if events else {}
     calls = sum(account["logical"]["calls"] for account in spent.values())
     return f"{len(events)} requests, {calls:,} calls"
