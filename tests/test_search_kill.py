@@ -27,7 +27,7 @@ from tests.world import World
 OPTIONS: dict[str, dict[str, Any]] = {}  # of methods that need some to be short
 BUDGET = "700calls"
 WRITERS = sorted(m.name for m in all_methods().values() if m.engine == "search" and m.roles <= {"writer", "judge"})
-KILLS = 3  # a method
+KILLS = 3  # a method: 72 in all
 CONCURRENCY = 4
 REMOTE = [m for m in WRITERS if "endpoint" in all_methods()[m].arrangements]
 
@@ -64,12 +64,11 @@ def test_killed_at_random_moments(method: str, tmp_path: Path) -> None:
             begun = time.monotonic()
             while not (folder / "run.json").exists() and child.is_alive() and time.monotonic() - begun < 30:
                 time.sleep(0.002)
-            time.sleep(rng.uniform(0.0, 0.02 + took / KILLS))
+            time.sleep(rng.uniform(0.0, 0.6 * took / KILLS))
             assert child.pid is not None
             os.kill(child.pid, signal.SIGKILL)
             child.join()
-            if child.exitcode == 0:
-                break  # it had ended before it could be killed
+            assert child.exitcode == -signal.SIGKILL, "it had ended before it could be killed"
             kills += 1
         again = learn(method, server.url, str(folder))
         assert server.charged == billed and (server.input, server.output) == tokens  # nothing billed twice
@@ -80,7 +79,6 @@ def test_killed_at_random_moments(method: str, tmp_path: Path) -> None:
     for cost in (mine, theirs):
         cost.pop("seconds")
     assert {k: mine[k] for k in ("calls", "input", "output")} == {k: theirs[k] for k in ("calls", "input", "output")}
-    assert kills, "nothing was killed: this tests nothing"
 
 
 @pytest.mark.parametrize("kind", ["429", "429-after", "500", "cut", "invalid-json", "empty-choices"])
