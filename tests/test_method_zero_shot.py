@@ -71,10 +71,12 @@ def test_encoders_compare_with_the_label_texts() -> None:
     assert torch.allclose(z.diag(), torch.tensor([20.0, 20.0]), atol=1e-3)  # a text and itself
 
 
-def test_words_that_begin_alike_are_compared_as_texts() -> None:
+def test_words_that_begin_alike_are_scored_as_a_whole() -> None:
     model = tiny("gpt2")
     task = task_of({"w20": "w1 w2", "w21": "w1 w3"})
-    assert prompt_of(model, task).frame.readout == "similarity"
+    frame = prompt_of(model, task).frame
+    assert frame.readout == "words" and frame.instruction == "Answer with one of: w1 w2, w1 w3."
+    assert prompt_of(tiny("bert"), task).frame.readout == "similarity"  # it predicts one token
 
 
 def test_an_encoder_cannot_write() -> None:

@@ -28,7 +28,11 @@ TITLES = {
 BEGIN, END = "<!-- methods -->", "<!-- /methods -->"
 KINDS = ("classification", "multilabel", "generation")
 FRAME = (
-    ("readout", "auto", "how the model's output becomes an answer: label-words, lm, head, similarity or generate"),
+    (
+        "readout",
+        "auto",
+        "how the model's output becomes an answer: label-words, words, lm, head, similarity or generate",
+    ),
     (
         "template",
         "",

@@ -6,16 +6,17 @@
 
 Paper: Reimers and Gurevych 2019, https://arxiv.org/abs/1908.10084 (similarity of pooled states); asking in words has
     many sources.
-Departure: only the first token of a label word is scored. Where two words begin with the same token similarity is
-    used, which causal models are bad at: give the task other words.
+Departure: only the first token of a label word is scored, as long as the words differ there; whole words otherwise
+    (masked models: similarity, which they are bad at: give the task other words).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..model.frames import default_frame
 from ..model.readout import reader
-from ..prompt.values import Text
+from ..prompt.values import Frame, Text
 from ..registry import ANYWHERE, Method, register
 from ..tune.recipe import Problem
 
@@ -33,19 +34,21 @@ def build(config: ZeroShotConfig, problem: Problem) -> Text:
     if problem.model.arrangement == "endpoint":
         return Text(frame=replace(frame, instruction="" if config.instruction == "auto" else config.instruction))
     if frame.readout == "head":  # nothing is trained here
-        frame = replace(frame, readout="similarity")
-    instruction = _options(problem) if config.instruction == "auto" else config.instruction
+        spoken = problem.model.arrangement in ("causal", "encoder-decoder") and problem.task.kind == "classification"
+        readout = "words" if spoken else "similarity"
+        frame = default_frame(problem.model, problem.task, readout, place=frame.place)
+    instruction = _options(problem, frame) if config.instruction == "auto" else config.instruction
     frame = replace(frame, instruction=instruction)
     reader(problem.model, frame)  # says so when the model cannot do it
     return Text(frame=frame)
 
 
-def _options(problem: Problem) -> str:
+def _options(problem: Problem, frame: Frame) -> str:
     """An instruction that lists the label words, or nothing where they would fill a quarter of the model."""
-    if problem.frame.readout not in ("label-words", "lm"):
+    if frame.readout not in ("label-words", "words", "lm"):
         return ""
-    text = f"Answer with one of: {', '.join(problem.frame.words)}."
-    return text if len(problem.model.renderer(problem.frame).ids(text)) <= problem.model.limit // 4 else ""
+    text = f"Answer with one of: {', '.join(frame.words)}."
+    return text if len(problem.model.renderer(frame).ids(text)) <= problem.model.limit // 4 else ""
 
 
 register(

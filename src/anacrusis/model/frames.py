@@ -25,7 +25,7 @@ def default_frame(model: Any, task: Task, readout: str = "auto", template: str =
         readout = _readout(model, task)
     if task.kind == "generation" and readout != "generate":
         raise ConfigError(f"readout is {readout!r}; a generation task is read by 'generate'")
-    spoken = readout in ("label-words", "lm", "generate")
+    spoken = readout in ("label-words", "words", "lm", "generate")
     return Frame(
         fields=task.fields,
         labels=task.labels,

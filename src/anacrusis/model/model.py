@@ -59,6 +59,19 @@ class Placed:
     seen: dict[str, Tensor] = field(default_factory=dict)  # stack -> (B, P)
     shift: int | Tensor = 0  # () or (B,) positions
 
+    def repeated(self, n: int) -> Placed:
+        """Each row's n times, one after the other."""
+
+        def rows(t: Tensor | None) -> Any:
+            return t if t is None or t.shape[0] == 1 else t.repeat_interleave(n, 0)
+
+        def sides(given: dict[str, Sequence[Tensor]]) -> dict[str, Sequence[Tensor]]:
+            return {s: [rows(t) for t in layers] for s, layers in given.items()}
+
+        shift = rows(self.shift) if isinstance(self.shift, Tensor) and self.shift.dim() else self.shift
+        seen = {s: rows(t) for s, t in self.seen.items()}
+        return Placed(rows(self.vectors), rows(self.offset), sides(self.keys), sides(self.values), seen, shift)
+
 
 @dataclass(eq=False)
 class Model:

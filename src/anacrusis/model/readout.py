@@ -102,6 +102,62 @@ class LabelWords(Reader):
         return self.model.logits(vector, self.ids).float()
 
 
+class WholeWords(Reader):
+    """Scores of whole label words, however many tokens they have: log p(word | text) = sum_t log p(w_t | text, w_<t).
+
+    Costs C rows an example where LabelWords costs one. Longer words are less likely: that is the model's own measure.
+    """
+
+    needs = "logprobs"
+
+    @cached_property
+    def words(self) -> list[list[int]]:
+        """C lists of token ids. Raises ConfigError for a masked model, and when two words are the same tokens."""
+        if self.model.arrangement == "masked":
+            raise ConfigError(
+                f"readout=words needs a model that continues texts; {self.model.name} is masked: readout=label-words"
+            )
+        renderer = self.model.renderer(self.frame)
+        found = [renderer.answer_ids(word) for word in self.frame.words]
+        for word, ids in zip(self.frame.words, found, strict=True):
+            if not ids or found.count(ids) > 1:
+                raise ConfigError(f"the label word {word!r} has no tokens of its own in {self.model.name}'s vocabulary")
+        return found
+
+    def rows(self, inputs: Iterable[Sequence[str]], prompt: Prompt | None, golds: Sequence[Gold] = ()) -> list[Row]:
+        inputs = list(inputs)
+        longest = max(self.frame.words, key=lambda w: len(self.words[self.frame.words.index(w)]))
+        laid = self.model.renderer(self.frame, prompt).rows(inputs, [longest] * len(inputs))  # with room for it
+        return [
+            replace(r, at=r.at[:1], targets=(), decoder=r.decoder[: r.at[0] + 1]) if r.decoder
+            else replace(r, codes=r.codes[: r.inputs], types=r.types[: r.inputs], at=r.at[:1], targets=())
+            for r in laid
+        ]  # fmt: skip
+
+    def scores(self, batch: Batch, placed: Placed, head: Head | None, recompute: bool = False) -> Tensor:
+        rows = [row for b in range(len(batch.codes)) for row in self._continued(batch, b)]
+        wide = collate(rows).to(self.model.device)
+        states = self.model.run(wide, placed.repeated(len(self.words)), read=True, recompute=recompute)
+        wanted = wide.targets != -100
+        z = self.model.logits(states[wanted]).float().log_softmax(-1)
+        each = torch.zeros(wanted.shape, device=z.device).masked_scatter(
+            wanted, z.gather(1, wide.targets[wanted][:, None])[:, 0]
+        )
+        return each.sum(1).view(len(batch.codes), len(self.words))
+
+    def _continued(self, batch: Batch, b: int) -> Iterable[Row]:
+        codes, types = (tuple(t[b][batch.mask[b]].tolist()) for t in (batch.codes, batch.types))
+        for word in self.words:
+            if batch.decoder is not None:
+                before = tuple(batch.decoder[b].tolist())
+                at = tuple(range(len(before) - 1, len(before) - 1 + len(word)))
+                yield Row(codes, types, at, tuple(word), len(codes), (*before, *word[:-1]))
+            else:
+                more = (*codes, *word[:-1])
+                at = tuple(range(len(codes) - 1, len(more)))
+                yield Row(more, (*types, *(0 for _ in word[:-1])), at, tuple(word), len(codes))
+
+
 class Language(LabelWords):
     """Teaches the answer's tokens over the whole vocabulary."""
 
@@ -187,6 +243,7 @@ class Written(Language):
 
 READERS: dict[str, type[Reader]] = {
     "label-words": LabelWords,
+    "words": WholeWords,
     "lm": Language,
     "head": Pooled,
     "similarity": Similarity,

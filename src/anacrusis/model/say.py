@@ -44,7 +44,8 @@ def understood(frame: Frame, reply: Reply) -> tuple[int | None, str]:
         names[_bare(label)] = c
     for c, word in enumerate(frame.words):
         names.setdefault(_bare(word), c)
-    if (whole := names.get(_bare(reply.text))) is not None:
+    exact = dict(zip((*frame.words, *frame.labels), (*range(len(frame.words)), *range(len(frame.labels))), strict=True))
+    if (whole := exact.get(reply.text.strip(), names.get(_bare(reply.text)))) is not None:  # "US" is not "us"
         return whole, "ok"
     marks = list(_ANSWER.finditer(reply.text))
     for text in ([reply.text[marks[-1].end() :]] if marks else []) + [reply.text]:

@@ -16,7 +16,8 @@ from torch import Tensor
 from ..errors import ConfigError, PromptError
 
 PLACES = ("auto", "front", "after-bos", "back", "slots")
-READOUTS = ("label-words", "lm", "head", "similarity", "generate", "answer")  # answer: a reply that names a class
+# words: label words as a whole; answer: a reply that names a class
+READOUTS = ("label-words", "words", "lm", "head", "similarity", "generate", "answer")
 STACKS = ("encoder", "decoder", "cross")  # the attentions that keys and values can be put in front of
 
 

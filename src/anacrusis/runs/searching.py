@@ -31,7 +31,7 @@ from ..search.local import Local
 from ..search.perform import Performer
 from ..search.person import AtTerminal, ByFile, Person
 from ..search.plan import Counting, LocalStandIn, Nowhere, PersonStandIn, Planner, StandIn
-from ..search.search import Search, Searching
+from ..search.search import Search, Searching, some
 from ..search.store import Store, masked
 from ..search.templates import source
 from ..search.whole import Found, whole
@@ -69,9 +69,24 @@ class Means:
     def to_json(self) -> dict[str, Any]:
         """What a resumed run needs. No secret: the password of a store is left out."""
         names = {r: getattr(x, "name", x) for r, x in (("writer", self.writer), ("judge", self.judge))}
-        more = {r: dict(getattr(x, "opening", {})) for r, x in (("writer", self.writer), ("judge", self.judge)) if x}
+        more = {r: self._opening(x) for r, x in (("writer", self.writer), ("judge", self.judge)) if x}
         return {**names, "openings": more, "budget": self.budget, "prices": dict(self.prices),
-                "store": masked(self.store) if "://" in self.store else self.store, "person": self.person}  # fmt: skip
+                "store": masked(self.address) if self.address else "", "person": self.person}  # fmt: skip
+
+    def _opening(self, given: Any) -> dict[str, Any]:
+        """How a writer or judge is opened again: as its own `opening` says once it is open."""
+        if not isinstance(given, str):
+            return dict(getattr(given, "opening", {}))
+        usual = {"base_url": None, "concurrency": 8} if given.startswith("openai:") else dict.fromkeys(
+            ("dtype", "device", "quantise"))  # fmt: skip
+        return {k: v for k, v in self.opening.items() if k in usual and v not in (usual[k], None, "auto")}
+
+    @property
+    def address(self) -> str:
+        """Of a store outside the run's folder, the same from every working folder; "" for none."""
+        given = os.environ.get("ANACRUSIS_STORE") or self.store
+        path = given.removeprefix("sqlite:///")
+        return given if "://" in path or path in ("", ":memory:") else f"sqlite:///{Path(path).resolve()}"
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Means:
@@ -114,13 +129,10 @@ class Means:
         return AtTerminal() if self.person == "terminal" else ByFile(folder)
 
     def store_at(self, folder: Path) -> Store:
-        address = os.environ.get("ANACRUSIS_STORE") or self.store
-        if not address:
+        if not self.address:
             return Store(f"sqlite:///{folder.resolve() / 'search.sqlite'}", "run")
-        if "://" not in address:
-            address = f"sqlite:///{Path(address).resolve()}"
         # a store that runs share knows them by where they are
-        return Store(address, hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16])
+        return Store(self.address, hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16])
 
 
 @dataclass(frozen=True)
@@ -141,8 +153,9 @@ class Result:
 def search_frame(model: Any, task: Task, options: Searching, given: Mapping[str, str]) -> tuple[Frame, tuple[str, ...]]:
     """The frame that a search starts from, and which of its parts it changes."""
     frame = default_frame(model, task, **given)
-    if frame.readout == "head":  # no head is trained here
-        frame = replace(frame, readout="similarity")
+    if frame.readout == "head":  # no head is trained here: whole words where they begin alike, else similarity
+        spoken = model.arrangement in ("causal", "encoder-decoder")
+        frame = default_frame(model, task, **{**given, "readout": "words" if spoken else "similarity"})
     usual = ("template", "words") if frame.readout == "similarity" else ("instruction",)
     parts = usual if options.parts == "auto" else tuple(p.strip() for p in options.parts.split(",") if p.strip())
     for part in parts:
@@ -174,7 +187,7 @@ class Session:
             raise ConfigError(f"the task {task.name} has no training examples")
         self.method, self.model, self.task, self.seed, self.means = method, model, task, seed, means
         frame, parts = search_frame(model, task, options, frame_options)
-        if options.objective == "likelihood" and frame.readout not in ("label-words", "lm", "similarity"):
+        if options.objective == "likelihood" and frame.readout not in ("label-words", "words", "lm", "similarity"):
             raise ConfigError(f"objective=likelihood needs probabilities of answers, which {model.name} does not give")
         self.search = Search(task, frame, parts, options, seed)
         self.local = Local(model) if isinstance(model, Model) else None
@@ -229,9 +242,7 @@ class Session:
                     )
             show = Shows(self.search, budget, self.tell)
             desk = Desk(self.speakers, store, budget, str(self.seed), show)
-            valid = self.search.valid[: self.search.options.valid or None]
-            test = list(self.task.test[: self.search.options.test or None])
-            valid, test = self._affordable(budget, valid, test)
+            valid, test = self._affordable(budget, self.search.valid, self._test())
             performer = Performer(self.search, desk, budget, self.local, person, show,
                                   dict(self.search.examples), sealed={e.id: e for e in test})  # fmt: skip
             engine = Engine(performer, store, budget, self.tell, before=before)
@@ -249,8 +260,7 @@ class Session:
         words = s.task.words or ("an answer of some words",)
         speakers = {r: StandIn(r, words, rng) for r in (*self.speakers, "task")}
         desk = Desk(speakers, store, budget, str(seed), lambda _: None)
-        valid, test = self._affordable(budget, s.valid[: s.options.valid or None],
-                                       list(self.task.test[: s.options.test or None]))  # fmt: skip
+        valid, test = self._affordable(budget, s.valid, self._test())
         local: Any = None
         if self.local is not None:
             V, H = self.local.model.embeddings.shape
@@ -278,6 +288,10 @@ class Session:
             out[stage] = Cost(times * n, times * tokens * 3 // 2, times * said * 3 // 2)
         return out
 
+    def _test(self) -> list[Example]:
+        """The labelled test examples, as many as are wanted."""
+        return some([e for e in self.task.test if e.gold is not None], self.search.options.test or None, self.seed)
+
     def _affordable(
         self, budget: Budget, valid: Sequence[str], test: list[Example]
     ) -> tuple[tuple[str, ...], list[Example]]:
@@ -290,7 +304,8 @@ class Session:
             need = money if limit.unit == "dollars" else limit.of(total)
             if limit.role in (None, "task") and limit.unit != "seconds" and need > KEPT_SHARE * limit.whole:
                 share = min(share, KEPT_SHARE * limit.whole / need)
-        few = tuple(valid[: int(len(valid) * share)]), test[: int(len(test) * share)]
+        n, m = int(len(valid) * share), int(len(test) * share)
+        few = tuple(some(valid, n, self.seed)), some(test, m, self.seed)
         if share < 1:
             self.notes.append(
                 f"the budget allows {len(few[0])} of {len(valid)} validation and {len(few[1])} of {len(test)} test "

@@ -38,7 +38,7 @@ class LocalSpeaker:
     """A local model in the role of a writer or judge; sampling is seeded by the call, so it can be repeated."""
 
     def __init__(self, model: Model):
-        self.model, self.name = model, model.name
+        self.model, self.name, self.fingerprint = model, model.name, model.fingerprint
 
     def complete(
         self, calls: Sequence[Call], arrived: Arrived | None = None, *, within: float | None = None, salt: str = ""
@@ -95,6 +95,10 @@ class Desk:
             if not wave:
                 break
             known |= self._wave(role, speaker, wave)
+        late = {k for k in known if known[k].outcome == "failed" and known[k].detail == "out of time"}
+        if late:  # the clock ended them, not the endpoint: they are refused like those that were not sent
+            refused = BudgetExhausted(f"time is over: {len(late)} calls of {role} had no answer by then")
+            known = {k: r for k, r in known.items() if k not in late}
         lost = [k for k in known if known[k].outcome == "failed"]
         if len(lost) > max(1.0, FAILED_SHARE * len(keys)):
             raise ServiceError(
@@ -104,7 +108,8 @@ class Desk:
         return [known.get(k) for k in keys], refused
 
     def _key(self, speaker: Speaker, call: Call) -> str:
-        return call.key(speaker.name + (f" seed {self.salt}" if call.temperature > 0 else ""))
+        who = f"{speaker.name} {getattr(speaker, 'fingerprint', '')}"  # one name may be several models, by address
+        return call.key(who + (f" seed {self.salt}" if call.temperature > 0 else ""))
 
     def _admit(
         self, role: str, waiting: list[tuple[str, Call]]

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..errors import ConfigError, ModelError
 from ..model.model import Model, Placed, batches_by_length
-from ..model.readout import LabelWords, Similarity, reader, score_all
+from ..model.readout import LabelWords, Similarity, WholeWords, reader, score_all
 from ..model.rows import Row, collate
 from ..model.shared import Trunk, can_share, split
 from ..model.warm import warm
@@ -45,7 +45,7 @@ class Local:
         used: Prompt = warm(self.model, prompt)
         rows = read.rows(inputs, used)
         with self.model.frozen():
-            if self.trunk is not None and isinstance(prompt, Text) and isinstance(read, LabelWords):
+            if self.trunk is not None and isinstance(prompt, Text) and isinstance(read, LabelWords | WholeWords):
                 rows, used = split(rows, self.trunk)
             self.read += sum(len(r.codes) for r in rows)
             return score_all(read, rows, replace(used, frame=prompt.frame, head=prompt.head))

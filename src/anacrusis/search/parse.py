@@ -14,12 +14,12 @@ _ITEM = re.compile(r"^\s*(?:\d+[.):]|[-*•])\s+(.*\S)\s*$", re.MULTILINE)
 
 def _tag(text: str, name: str) -> list[str]:
     """The last <name>...</name> of a reply: what models think aloud before it often holds others."""
-    found = re.findall(rf"<{re.escape(name)}>(.*?)</{re.escape(name)}>", text, re.DOTALL)
-    return [found[-1].strip()] if found else []
+    return _tags(text, name)[-1:]
 
 
 def _tags(text: str, name: str) -> list[str]:
-    return [t.strip() for t in re.findall(rf"<{re.escape(name)}>(.*?)</{re.escape(name)}>", text, re.DOTALL)]
+    a, b = f"<{re.escape(name)}>", f"</{re.escape(name)}>"  # from the last opening: models name the tag before
+    return [t.strip() for t in re.findall(rf"{a}((?:(?!{a}).)*?){b}", text, re.DOTALL)]
 
 
 def _fenced(text: str, name: str) -> list[str]:

@@ -44,6 +44,7 @@ from .search import Search
 
 Payload = dict[str, Any]
 HOPELESS = 40  # replies of a role, none of which passed the gate: then the run stops
+UNHEARD = ("over budget", "failed")  # why there is no reply: says nothing about who was asked
 KEPT = 20_000  # characters of an output that the journal keeps
 
 
@@ -248,16 +249,20 @@ class Performer:
 
     def _usable(self, request: Ask, replies: Sequence[Reply | None], judged: Sequence[tuple[str | None, str]]) -> None:
         """Stop when nothing that this role has said could be used: asking on would only cost."""
-        good, bad = self.heard.get(request.role, (0, 0))
-        passed = sum(text is not None for text, _ in judged)
-        good, bad = self.heard[request.role] = (good + passed, bad + len(judged) - passed)
-        if not good and bad >= HOPELESS:
-            reply, why = next((r, w) for r, (_, w) in zip(replies, judged, strict=True) if w)
+        good, bad = self._heard(request.role, judged)
+        if not good and bad >= HOPELESS and any(w and w not in UNHEARD for _, w in judged):
+            reply, why = next((r, w) for r, (_, w) in zip(replies, judged, strict=True) if w and w not in UNHEARD)
             shown = reply.text[:200] if reply is not None else ""
             raise ServiceError(
                 f"none of the first {bad} replies of the {request.role} could be used; one of them ({why}): {shown!r}. "
                 "Give another model in this role"
             )
+
+    def _heard(self, role: str, judged: Sequence[Sequence[Any]]) -> tuple[int, int]:
+        """Replies of the role so far and in `judged`: those that passed the gate, and those that did not."""
+        good, bad = self.heard.get(role, (0, 0))
+        passed = sum(text is not None for text, _ in judged)
+        return good + passed, bad + sum(why not in UNHEARD for _, why in judged) - passed
 
     def _draws(self, request: Ask) -> list[Call]:
         """n draws a prompt. A question that was asked before in this run is drawn anew, not answered from memory."""
@@ -272,6 +277,7 @@ class Performer:
     def _read_ask(self, request: Ask, payload: Payload) -> Any:
         for p in request.prompts:
             self.drawn[p] = self.drawn.get(p, 0) + request.n * (request.temperature > 0)
+        self.heard[request.role] = self._heard(request.role, payload["said"])  # here: a resumed run counts the same
         texts = [t for t, _ in payload["said"]]
         if request.n == 1:
             return texts

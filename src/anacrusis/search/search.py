@@ -46,6 +46,12 @@ class Searching:
             )
 
 
+def some(items: Sequence[T], most: int | None, seed: int) -> list[T]:
+    """At most `most` of the items (None: all), drawn at random, in their order: files are often sorted by class."""
+    n = len(items) if most is None else min(most, len(items))
+    return [items[i] for i in sorted(random.Random(seed).sample(range(len(items)), n))]
+
+
 class Search:
     """One search, as its method sees it. `rng` is the only source of chance."""
 
@@ -61,7 +67,8 @@ class Search:
         self.form: Callable[[Candidate], Prompt] = lambda c: as_prompt(c, base)
         self.examples = {e.id: e for e in (*self.task.valid, *self.task.train)}
         self.train = tuple(dict.fromkeys(e.id for e in self.task.train if e.gold is not None))
-        self.valid = tuple(dict.fromkeys(e.id for e in self.task.valid if e.gold is not None))
+        valid = tuple(dict.fromkeys(e.id for e in self.task.valid if e.gold is not None))
+        self.valid = tuple(some(valid, options.valid or None, seed))
         self.dev = self._sample(self.train, options.examples)
         self.parts = tuple(parts)
         self.slots = tuple(
@@ -129,7 +136,7 @@ class Search:
             return tuple(on)
         if on not in ("train", "valid"):
             raise ConfigError(f"candidates are scored on train, valid or chosen training examples, not on {on!r}")
-        return self.dev if on == "train" else self.valid[: self.options.valid or None]
+        return self.dev if on == "train" else self.valid
 
     def _plain(self, candidates: Iterable[Candidate | Scored]) -> list[Candidate]:
         return [c.candidate if isinstance(c, Scored) else c for c in candidates]
