@@ -153,11 +153,12 @@ def from_stdin(columns: Sequence[str]) -> Iterator[Inputs]:
 
 
 def answers_to(prompt: Prompt, model: Model | None, chunk: Sequence[Inputs]) -> Iterator[tuple[Any, Any]]:
-    """An answer and the scores by class (None for written text) for each input."""
+    """An answer and the scores by class (None where a model only writes) for each input; the answer is None for a
+    reply that names no class."""
     from .measure.predict import answers, scores
     from .measure.predict import predict as write
 
-    if prompt.frame.readout == "generate":
+    if prompt.frame.readout in ("generate", "answer"):
         return ((text, None) for text in write(prompt, chunk, model))
     z = scores(prompt, chunk, model)  # type: ignore[arg-type]  # None only where the answer is constant
     shares = (z.sigmoid() if prompt.frame.multi else z.softmax(-1)).tolist()

@@ -175,6 +175,7 @@ def evaluate(
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     quantise: o.Quantise = None,
+    base_url: o.BaseURL = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -214,6 +215,7 @@ def predict(
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     quantise: o.Quantise = None,
+    base_url: o.BaseURL = None,
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
@@ -504,7 +506,8 @@ def _result(run: Run, out: Path | None, as_json: bool, notes: Sequence[str]) -> 
             **found,
         })  # fmt: skip
         return
-    rows = _score_facts(run.score) if run.score else [("score", "none: there are no test examples")]
+    none = "none: there are no test examples" + (", or no budget for them" if run.cost else "")
+    rows = _score_facts(run.score) if run.score else [("score", none)]
     if run.cost:
         from .report import search as report
 

@@ -137,7 +137,7 @@ class Answers:
         elif isinstance(answer, tuple):
             print("|".join(answer) or "|")
         else:
-            print(" ".join(str(answer).splitlines()))
+            print("" if answer is None else " ".join(str(answer).splitlines()))
 
     def flush(self) -> None:
         sys.stdout.flush()

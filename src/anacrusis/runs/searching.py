@@ -346,6 +346,8 @@ class Session:
                 theirs = self.predictions(found.start_test, known, s.form(s.start).frame)
                 start = scored(theirs, known, self.task, "test", seconds)
                 gain = paired(self.task.metric, mine, theirs, known, classes=len(self.task.labels) or None)
+        if test and score is None:
+            self.notes.append("the budget did not suffice for the test examples, so there is no score")
         known_ = tuple(e for e in test if found.test is not None and e.id in found.test.values)
         for note in self.notes:
             self.tell({"event": "note", "text": note})
