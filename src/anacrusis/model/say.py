@@ -59,7 +59,7 @@ def understood(frame: Frame, reply: Reply) -> tuple[int | None, str]:
 
 
 def _bare(text: str) -> str:
-    return text.strip(_EDGES).casefold()
+    return (text.strip(_EDGES) or text.strip()).casefold()
 
 
 def _within(name: str, text: str) -> bool:

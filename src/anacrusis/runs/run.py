@@ -68,7 +68,7 @@ class Run:
     cost: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        said = str(self.score) if self.score else "no test split"
+        said = str(self.score) if self.score else "not scored on test examples"
         if self.cost:
             money = f", ${self.cost['dollars']:.4f}" if self.cost["dollars"] else ""
             gain = (

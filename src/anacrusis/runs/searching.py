@@ -195,6 +195,10 @@ class Session:
             self.search.model = facts(self.local.model)
         elif "gradients" in method.needs:
             raise ModelError(f"{method.name} needs gradients; {model.name} has none")
+        if not self.search.train and not method.roles & {"judge", "person"}:
+            raise ConfigError(
+                f"{method.name} learns from right answers, and no training example of {task.name} has one"
+            )
         self.speakers = means.speakers(model, method.roles)
         prices: dict[str, Price | None] = {r: Price.parse(p) for r, p in means.prices.items()}
         for role in prices:
@@ -250,7 +254,12 @@ class Session:
             self._set_aside(budget, performer, past, valid, test)
             policy = self.method.build(config, self.search)
             found = engine.run(whole(self.search, policy, valid, [e.id for e in test]))
-            cost = spent(budget, engine.seconds)
+            cost = spent(budget, engine.seconds, store.paid())
+            if budget.overruns:
+                self.notes.append(
+                    f"{len(budget.overruns)} calls were billed for more tokens than their upper bound: the provider "
+                    "counts tokens that are not shown, and a limit on tokens or dollars may have been passed"
+                )
         return self.result(found, test, cost, time.monotonic() - began)
 
     def rehearse(self, config: Any, seed: int) -> tuple[Budget, Counting]:
@@ -333,19 +342,17 @@ class Session:
             self.notes.append("nothing was better than the start by a standard error, so the start is kept")
         score = start = gain = None
         if found.test is not None and found.test.n:
-            known = [
-                e
-                for e in test
-                if e.id in found.test.values and (not found.start_test or e.id in found.start_test.values)
-            ]
+            mine = [e for e in test if e.id in found.test.values]
+            both = [e for e in mine if found.start_test is not None and e.id in found.start_test.values]
+            known = both or mine  # where the start has no answer at all, the winner's score stands alone
             if len(known) < len(test):
                 self.notes.append(f"{len(test) - len(known)} test examples have no answer and are left out")
-            mine = self.predictions(found.test, known, prompt.frame)
-            score = scored(mine, known, self.task, "test", seconds)
-            if found.start_test is not None and found.start_test.n:
+            said = self.predictions(found.test, known, prompt.frame)
+            score = scored(said, known, self.task, "test", seconds)
+            if both and found.start_test is not None:
                 theirs = self.predictions(found.start_test, known, s.form(s.start).frame)
                 start = scored(theirs, known, self.task, "test", seconds)
-                gain = paired(self.task.metric, mine, theirs, known, classes=len(self.task.labels) or None)
+                gain = paired(self.task.metric, said, theirs, known, classes=len(self.task.labels) or None)
         if test and score is None:
             self.notes.append("the budget did not suffice for the test examples, so there is no score")
         known_ = tuple(e for e in test if found.test is not None and e.id in found.test.values)
@@ -377,11 +384,17 @@ def facts(model: Model) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def spent(budget: Budget, seconds: float) -> dict[str, Any]:
-    """Costs by role and in total, as JSON. Both clocks: all that was asked for, and what was sent."""
+def spent(budget: Budget, seconds: float, kept: Mapping[str, tuple[int, int, int]]) -> dict[str, Any]:
+    """Costs by role and in total, as JSON. Both clocks: all that was asked for, and what this run paid for (kept: by
+    role, replies and their tokens, from the store)."""
+    priced = {}
+    for role in budget.to_json():
+        n, given, made = kept.get(role, (0, 0, 0))
+        price = budget.prices.get(role)
+        priced[role] = Cost(n, given, made, price.nanodollars(given, made) if price else 0)
 
     def said(role: str | None) -> dict[str, Any]:
-        cost, paid = budget.spent(role), budget.spent(role, paid=True)
+        cost, paid = budget.spent(role), sum(priced.values(), Cost()) if role is None else priced[role]
         return {"calls": cost.calls, "input": cost.input, "output": cost.output, "dollars": cost.dollars,
                 "sent": paid.calls, "paid_dollars": paid.dollars}  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 Two totals are kept. The logical one counts all that the run asked for, answers from the cache included; limits are
 held against it, so that a run with a warm cache takes the same path as one with a cold cache. The paid one counts what
-was really sent; it is the larger only where a crash lost replies, and limits are held against it too.
+this process sent; what a run paid in all is in its store. A limit holds against the larger of the two.
 """
 
 from __future__ import annotations
@@ -287,7 +287,7 @@ class Budget:
         return replace(cost, nanodollars=price.nanodollars(cost.input, cost.output))
 
     def _over(self) -> str:
-        return f"time is over: {self.seconds():.0f} s are spent; raise the limit on time to go on"
+        return f"time is over: {self.seconds():.0f} s are spent; a larger limit on time would allow more"
 
     def _refusal(self, role: str, cost: Cost) -> str:
         """Why a request does not fit; empty where it does. One that asks nothing of a limit is not held by it."""
@@ -299,7 +299,7 @@ class Budget:
                 has, wants = (
                     f"${n / 1e9:.9g}" if limit.unit == "dollars" else f"{n:.0f} {limit.unit}" for n in (left, asked)
                 )
-                return f"the limit {limit} leaves {has}, the next request of {role} may take {wants}: raise it to go on"
+                return f"the limit {limit} leaves {has}, the next request of {role} may take {wants}"
         return ""
 
     def _left(self) -> list[tuple[Limit, float]]:

@@ -330,11 +330,19 @@ class Performer:
         payload["result"] = [understood(frame, r)[0] if r is not None else None for r in replies]
 
     def _do_synthesise(self, request: Synthesise, payload: Payload) -> None:
-        said = templates.fill("synthesise", n=request.n, about=self.search.about(), hint=request.hint or "none",
-                              examples=self.search.shown(request.like))  # fmt: skip
-        texts = self._texts("writer", [Call((("user", said),), 1.0, 2048)])
+        said = self._wish(request)
+        texts = self._texts("writer", [Call((("user", said),), 1.0, 2048, self.drawn.get(said, 0))])
         items = (parse("tags:example", texts[0] or "") or "").split(SEVERAL)
         payload["result"] = [made for made in map(self._made, items) if made is not None][: request.n]
+
+    def _wish(self, request: Synthesise) -> str:
+        return templates.fill("synthesise", n=request.n, about=self.search.about(), hint=request.hint or "none",
+                              examples=self.search.shown(request.like))  # fmt: skip
+
+    def _read_synthesise(self, request: Synthesise, payload: Payload) -> Any:
+        wish = self._wish(request)
+        self.drawn[wish] = self.drawn.get(wish, 0) + 1  # asked again, it is drawn anew
+        return payload["result"]
 
     def _made(self, text: str) -> list[Any] | None:
         """An example as the writer wrote it: its fields in tags, and an answer that the task knows."""

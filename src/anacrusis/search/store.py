@@ -38,7 +38,7 @@ _meta, _run, _key = sa.MetaData(), ("run", sa.Text, True), ("key", sa.Text, True
 _record, _at = ("record", sa.Text, False), ("at", sa.Float, False)  # at: seconds since 1970
 _format = _table("format", ("version", sa.Integer, True))
 _events = _table("events", _run, ("seq", sa.Integer, True), _record)
-_replies = _table("replies", _key, _record, _at)
+_replies = _table("replies", _key, _record, _at, ("run", sa.Text, False), ("role", sa.Text, False))  # who paid
 _sent = _table("sent", _run, _key, _at)
 
 # No raw @ : / ? # in a name or password: libraries disagree on what such an address says, and print parts of it.
@@ -190,13 +190,14 @@ class Store(AbstractContextManager["Store"]):
             with self._work() as c:
                 c.execute(self._insert(_sent).on_conflict_do_nothing(), rows)
 
-    def put(self, replies: Mapping[str, Reply]) -> None:
-        """Keep replies by key, all of them on disk on return or none; a key that has one keeps it. ValueError for a
-        failed call: see `forget`."""
+    def put(self, replies: Mapping[str, Reply], role: str = "") -> None:
+        """Keep replies by key, all of them on disk on return or none; a key that has one keeps it. role: whose they
+        are, for `paid`. ValueError for a failed call: see `forget`."""
         if failed := [key for key, reply in replies.items() if reply.outcome == "failed"]:
             raise ValueError(f"a failed call says nothing about its question and is never stored, got {failed[0]}")
         now = time.time()
-        rows = [{"key": k, "record": json.dumps(r.to_json(), allow_nan=False), "at": now} for k, r in replies.items()]
+        whose = {"at": now, "run": self.run, "role": role}
+        rows = [{"key": k, "record": json.dumps(r.to_json(), allow_nan=False), **whose} for k, r in replies.items()]
         if rows:
             with self._work() as c:
                 c.execute(self._insert(_replies).on_conflict_do_nothing(), rows)
@@ -207,6 +208,16 @@ class Store(AbstractContextManager["Store"]):
         """A call that was begun is known to have failed: no reply will come, and none was lost."""
         with self._work() as c:
             c.execute(sa.delete(_sent).where(_sent.c.run == self.run, _sent.c.key == key))
+
+    def paid(self) -> dict[str, tuple[int, int, int]]:
+        """By role: replies that this run paid for, their input and output tokens; crashes make no difference."""
+        found: dict[str, tuple[int, int, int]] = {}
+        with self._work() as c:
+            mine = sa.select(_replies.c.role, _replies.c.record).where(_replies.c.run == self.run)
+            for role, record in c.execute(mine):
+                reply, (n, given, made) = json.loads(record), found.get(role, (0, 0, 0))
+                found[role] = (n + 1, given + reply["input"], made + reply["output"])
+        return found
 
     def lost(self) -> list[str]:
         """Keys of calls that this run began and nobody answered: on resuming, what a crash may have cost."""

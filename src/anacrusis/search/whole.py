@@ -16,6 +16,7 @@ from .ledger import Ledger, Scored
 from .requests import Evaluate, Request
 from .search import Search
 
+BLOCK = 100  # test examples that are scored at a time
 SURE = 1.0  # standard errors that a finalist must be better than the start by, to be preferred to it
 
 
@@ -61,8 +62,13 @@ def whole(s: Search, policy: Generator[Any, Any, Any], valid: Sequence[str], tes
     # nothing can be scored, as on a task without labels: then the method's own word counts
     win = choose(s.start, scored) if scored else s.ledger.scored(finalists[min(1, len(finalists) - 1)], s.dev)
     yield Stage("report")
-    final = yield from _meet(s, list(dict.fromkeys([win.candidate, s.start])), test) if test else iter(())
-    by_id = {x.id: x for x in final or ()}
+    both = list(dict.fromkeys([win.candidate, s.start]))
+    for at in range(0, len(test), BLOCK):  # block by block, so that what the budget allows is paired
+        try:
+            yield Evaluate(tuple(both), tuple(test[at : at + BLOCK]))
+        except BudgetExhausted:
+            break
+    by_id = {c.id: s.ledger.scored(c, test) for c in both}
     start = next((x for x in scored if x.id == s.start.id), None)
     return Found(win.candidate, win if win.n else None, start, by_id.get(win.id), by_id.get(s.start.id), on)
 
