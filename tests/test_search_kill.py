@@ -29,6 +29,7 @@ BUDGET = "700calls"
 WRITERS = sorted(m.name for m in all_methods().values() if m.engine == "search" and m.roles <= {"writer", "judge"})
 KILLS = 3  # a method: 72 in all
 CONCURRENCY = 4
+COUNTED = ("calls", "input", "output", "sent")
 REMOTE = [m for m in WRITERS if "endpoint" in all_methods()[m].arrangements]
 
 
@@ -78,7 +79,7 @@ def test_killed_at_random_moments(method: str, tmp_path: Path) -> None:
     mine, theirs = dict(again.cost), dict(whole.cost)
     for cost in (mine, theirs):
         cost.pop("seconds")
-    assert {k: mine[k] for k in ("calls", "input", "output")} == {k: theirs[k] for k in ("calls", "input", "output")}
+    assert {k: mine[k] for k in COUNTED} == {k: theirs[k] for k in COUNTED}
 
 
 @pytest.mark.parametrize("kind", ["429", "429-after", "500", "cut", "invalid-json", "empty-choices"])

@@ -169,7 +169,9 @@ def test_a_budget_that_does_not_reach_the_test_examples_is_said(tmp_path: Path) 
     options = {"examples": 6, "longest": 5000}
     run = learn(tmp_path, task=world.task, model=Direct(world), writer=writer, budget="80ktokens", options=options)
     assert run.cost["input"] + run.cost["output"] <= 80_000
-    assert run.score is None and any("did not suffice" in n for n in run.prompt.card["notes"])
+    assert run.score is None or run.score.n < len(world.task.test)
+    wanted = "did not suffice" if run.score is None else "have no answer and are left out"
+    assert any(wanted in n for n in run.prompt.card["notes"])
 
 
 def test_a_found_prompt_answers_on_the_command_line(
@@ -190,3 +192,16 @@ def test_a_found_prompt_answers_on_the_command_line(
         assert capsys.readouterr().out == "blue\n\n"
         data = [str(tmp_path / "data.csv"), "--text", "text", "--label", "label"]
         assert app(["evaluate", folder, *data, *where], standalone_mode=False) == 0
+
+
+def test_an_api_is_not_asked_without_a_budget_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from anacrusis.cli import app
+
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-loopback")
+    rows = "\n".join(f'"{text}",{WORLD.gold[text]}' for text in WORLD.gold)
+    (tmp_path / "data.csv").write_text(f"text,label\n{rows}\n")
+    command = ["fit", str(tmp_path / "data.csv"), "--method", "opro", "--quiet", "--model", "openai:task"]
+    assert app(command, standalone_mode=False) == 2
+    assert "opro asks openai:task again and again" in capsys.readouterr().err

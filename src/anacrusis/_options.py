@@ -69,7 +69,7 @@ Writer = Annotated[str | None, option(SEARCH, "Model that writes proposals; else
 Judge = Annotated[str | None, option(SEARCH, "Model that compares answers; else the writer.")]
 Spend = Annotated[
     str | None,
-    option(SEARCH, "Never more than this: $2, 500calls, 100ktokens, 10min; several with commas.", "--budget"),
+    option(SEARCH, "Never more than this: $2, 500calls, 100ktokens, 10min; several with commas; or none.", "--budget"),
 ]
 Prices = Annotated[
     list[str] | None,
@@ -188,7 +188,8 @@ class Searches:
     def means(self, opening: Opening) -> Any:
         from .runs.searching import Means
 
-        return Means(self.writer, self.judge, self.budget or "", pairs(self.price, "--price", "ROLE=IN/OUT"),
+        budget = "" if self.budget == "none" else self.budget or ""
+        return Means(self.writer, self.judge, budget, pairs(self.price, "--price", "ROLE=IN/OUT"),
                      self.store or "", self.person, opening.given)  # fmt: skip
 
     def given(self) -> str:

@@ -130,6 +130,11 @@ def fit(
         name = method or (DEFAULT_ENDPOINT if model.startswith("openai:") else DEFAULT_METHOD[task.kind])
         divide(get(name), options)  # a misspelt name is refused before the model is opened
         search = o.group(o.Searches, ctx)
+        if get(name).engine == "search" and not (budget or plan) and (asked := _asked(model, writer, judge)):
+            raise ConfigError(
+                f"{name} asks {asked} again and again, and that may cost money: say how much at most with --budget, "
+                "such as 500calls or $2; --plan shows what it would take, and --budget none sets no limit"
+            )
         if get(name).engine != "search" and (unused := "--plan" if plan else search.given()):
             raise ConfigError(f"{unused} is for methods that learn by trial; {name} does not: anacrusis methods")
         for note in task.notes:
@@ -521,6 +526,11 @@ def _result(run: Run, out: Path | None, as_json: bool, notes: Sequence[str]) -> 
         ("seconds of learning", f"{run.seconds:.1f}"), ("prompt", console.shown(saved)),
     ])  # fmt: skip
     _next(saved, run.prompt)
+
+
+def _asked(*names: str | None) -> str:
+    """The first model that is behind an API; "" for none."""
+    return next((n for n in names if n and n.startswith("openai:")), "")
 
 
 def _forecast(method: str, found: Any, as_json: bool) -> None:
