@@ -84,7 +84,12 @@ class Means:
     @property
     def address(self) -> str:
         """Of a store outside the run's folder, the same from every working folder; "" for none."""
-        given = os.environ.get("ANACRUSIS_STORE") or self.store
+        known = os.environ.get("ANACRUSIS_STORE", "")
+        given = self.store if self.store and "***" not in self.store else known or self.store
+        if "***" in given:
+            raise ConfigError(
+                f"the password of the store {given} is not in the run: set $ANACRUSIS_STORE to its address"
+            )
         path = given.removeprefix("sqlite:///")
         return given if "://" in path or path in ("", ":memory:") else f"sqlite:///{Path(path).resolve()}"
 
