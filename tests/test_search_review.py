@@ -205,3 +205,21 @@ def test_an_api_is_not_asked_without_a_budget_from_the_command_line(
     command = ["fit", str(tmp_path / "data.csv"), "--method", "opro", "--quiet", "--model", "openai:task"]
     assert app(command, standalone_mode=False) == 2
     assert "opro asks openai:task again and again" in capsys.readouterr().err
+
+
+def test_the_tree_shows_the_best_under_their_nearest_shown_ancestor() -> None:
+    from anacrusis.report.search import History
+    from anacrusis.search.candidate import Candidate
+    from anacrusis.search.ledger import Observation, Scored
+
+    chain, parent = [], None
+    for i, value in enumerate((0.1, 0.2, 0.3, 0.9, 0.8)):
+        c = Candidate({"instruction": f"c{i}"}, parents=(parent,) if parent else (), op=f"op{i}")
+        chain.append(Scored(c, {"e": Observation(c.id, "e", value)}))
+        parent = c.id
+    history = History(None, tuple(chain), (), {}, 0.0, False, "", "")
+    ((start, below),) = history.tree(2)
+    assert start.startswith("0.100 on 1  op0") and len(below) == 1
+    ((best, last),) = below
+    assert best.startswith("0.900 on 1  op3") and best.endswith("(2 steps between)")
+    assert [text.split()[0] for text, _ in last] == ["0.800"] and "steps" not in last[0][0]

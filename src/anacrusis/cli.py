@@ -326,7 +326,7 @@ def _run_row(record: dict[str, Any]) -> tuple[str, ...]:
 @app.command()
 def show(
     run: Annotated[str, o.argument("RUN", "A name from `anacrusis runs`, or a run's folder.")],
-    most: Annotated[int, typer.Option("--most", min=1, help="Candidates shown, at most.")] = 40,
+    most: Annotated[int, typer.Option("--most", min=1, help="Candidates shown, at most.")] = 15,
     as_json: o.Json = False,
 ) -> None:
     """Show the course of a search: its candidates as a tree, their scores, and what it has cost so far."""
@@ -337,7 +337,7 @@ def show(
         console.emit(history.to_json())
         return
     console.facts(history.facts())
-    console.tree(f"{len(history.candidates)} candidates, best first under each parent", history.tree(most))
+    console.tree(f"{len(history.candidates)} candidates; the best, under their ancestors", history.tree(most))
 
 
 @app.command()

@@ -51,23 +51,34 @@ class History:
         return max((s.n for s in self.candidates), default=0) // 2
 
     def tree(self, most: int) -> list[Any]:
-        """(text, branches) pairs: every candidate under its first parent, the best `most` and their ancestors."""
+        """(text, branches) pairs: the best `most` candidates and the start, each under its nearest ancestor that is
+        shown too, with the number of steps that are left out between them."""
         by_id = {s.id: s for s in self.candidates}
         ranked = sorted(self.candidates, key=lambda s: (s.n >= self._enough, *s.rank), reverse=True)
-        kept: set[str] = set()
-        for s in ranked[:most]:
-            at: Scored | None = s
-            while at is not None and at.id not in kept:
-                kept.add(at.id)
-                at = next((by_id[p] for p in at.candidate.parents if p in by_id), None)
-        below: dict[str, list[Scored]] = {}
+        kept = {s.id for s in [*ranked[:most], *self.candidates[:1]]}
+        below: dict[str, list[tuple[Scored, int]]] = {}
         for s in ranked:
             if s.id in kept:
-                parent = next((p for p in s.candidate.parents if p in kept and p != s.id), "")
-                below.setdefault(parent, []).append(s)
+                at, steps, seen = s, 0, {s.id}
+                while (up := next((by_id[p] for p in at.candidate.parents if p in by_id), None)) is not None:
+                    if up.id in seen:  # texts that came about twice may be each other's ancestors
+                        up = None
+                        break
+                    at, steps = up, steps + 1
+                    seen.add(up.id)
+                    if up.id in kept:
+                        break
+                below.setdefault(up.id if up is not None else "", []).append((s, steps))
 
         def grow(name: str, seen: frozenset[str]) -> list[Any]:
-            return [(self.line(s), grow(s.id, seen | {s.id})) for s in below.get(name, ()) if s.id not in seen]
+            return [
+                (
+                    self.line(s) + (f"  ({steps - 1} steps between)" if steps > 1 and name else ""),
+                    grow(s.id, seen | {s.id}),
+                )
+                for s, steps in below.get(name, ())
+                if s.id not in seen
+            ]
 
         return grow("", frozenset())
 
