@@ -223,3 +223,26 @@ def test_the_tree_shows_the_best_under_their_nearest_shown_ancestor() -> None:
     ((best, last),) = below
     assert best.startswith("0.900 on 1  op3") and best.endswith("(2 steps between)")
     assert [text.split()[0] for text, _ in last] == ["0.800"] and "steps" not in last[0][0]
+
+
+def test_rounds_tell_how_long_the_rest_may_take(capsys: pytest.CaptureFixture[str]) -> None:
+    from anacrusis.console import Progress
+    from anacrusis.prompt.values import Frame
+    from anacrusis.runs.searching import Shows
+    from anacrusis.search.budget import Budget
+    from anacrusis.search.search import Search, Searching
+
+    task = World(0, examples=20).task
+    s = Search(task, Frame(labels=task.labels, words=task.words, instruction="x"), ["instruction"], Searching(), 0)
+    shows = Shows(s, Budget((), {}, ("task",)), lambda event: None)
+    rounds = s.rounds(10)
+    next(rounds), next(rounds)
+    assert shows.seconds_left(100.0) is None  # live since round 1, as after a resume
+    next(rounds), next(rounds)
+    assert shows.seconds_left(104.0) == pytest.approx(4.0 / 2 * 7)
+    show = Progress()
+    show._line_at = -1e9
+    show(
+        {"event": "search", "calls": 5, "dollars": 0.0, "left": [], "candidates": 2, "best": 0.5, "seconds_left": 14.0}
+    )
+    assert capsys.readouterr().err == "searching: 2 candidates  best 0.500  5 calls  14 s left at most\n"

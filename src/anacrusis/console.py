@@ -243,8 +243,11 @@ class Progress:
         spent = f"{event['calls']:,} calls" + (f", ${event['dollars']:.4f}" if event["dollars"] else "")
         tight = max(event["left"], key=lambda x: x["share"], default=None)
         left = f"{tight['share']:.0%} of {tight['limit']}" if tight else ""
+        ends = [event["seconds_left"]] if event.get("seconds_left") is not None else []
         if tight and 0.02 < tight["share"] < 1:
-            left += f", {_duration((now - self._began) * (1 - tight['share']) / tight['share'])} left at most"
+            ends.append((now - self._began) * (1 - tight["share"]) / tight["share"])
+        if ends:
+            left += f"{', ' if left else ''}{_duration(min(ends))} left at most"
         said = "  ".join(p for p in (f"{event['candidates']} candidates", best, spent, left) if p)
         if self._bar is not None:
             share = int(1000 * tight["share"]) if tight else 0

@@ -62,7 +62,7 @@ def search(config: AMPOConfig, s: Search) -> Policy:
     tree = Tree(s.text(s.start))
     [best] = yield s.evaluate([s.start])
     idle = 0
-    for _ in range(config.rounds):
+    for _ in s.rounds(config.rounds):
         cases = s.shuffled(best.wrong)[: config.cases]
         if not cases or idle == config.patience:
             break

@@ -52,7 +52,7 @@ def search(config: APEConfig, s: Search) -> Policy:
     shown = [s.template("ape", examples=s.shown(s.batch(config.demos))) for _ in range(config.subsets)]
     texts = yield s.propose([t for t in shown for _ in range(config.draws)], temperature=config.temperature)
     best = yield from select(config, s, s.children(texts, [s.start] * len(texts), "induce"))
-    for _ in range(config.rounds):
+    for _ in s.rounds(config.rounds):
         parents = [p for p in best for _ in range(config.variations)]
         asked = [s.template("paraphrase", text=s.text(p)) for p in parents]
         texts = yield s.propose(asked, temperature=config.temperature)

@@ -85,7 +85,7 @@ def optimise(config: BBTConfig, s: Search, parts: int, form: Callable[[Candidate
     solvers = [cma_es(config, s.seed + i) for i in range(parts)]
     z: tuple[Any, ...] = ((0.0,) * config.dim,) * parts
     seen = {z: math.inf}
-    for turn in range(config.evaluations // config.popsize):
+    for turn in s.rounds(config.evaluations // config.popsize):
         i = turn % parts
         drawn = solvers[i].ask()
         tried = [(*z[:i], tuple(float(v) for v in x), *z[i + 1 :]) for x in drawn]

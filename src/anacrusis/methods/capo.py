@@ -108,7 +108,7 @@ def search(config: CAPOConfig, s: Search) -> Policy:
     population = [give(s, c, tuple(shot for d, shot in made if d == c)) for c in s.seeds(config.size)]
     longest = max(1, *(length(s, c) for c in population))
     tried = set(population)
-    for _ in range(config.steps):
+    for _ in s.rounds(config.steps):
         kids = yield from breed(config, s, population, pool)
         arms = [*population, *(c for c in kids if c not in tried)]
         tried.update(kids)

@@ -93,7 +93,7 @@ def search(config: ClaPSConfig, s: Search) -> Policy:
 
     drawn = [s.rng.choices(kept, k=config.length) for _ in range(config.size)]
     population = yield s.evaluate(named(drawn, "random"))
-    for _ in range(config.generations):
+    for _ in s.rounds(config.generations):
         parents = [strings[s.rng.choice(population).id] for _ in range(3 * config.mutants)]
         turned = [
             [s.rng.choice(kept) if s.rng.random() < config.rate else w for w in p] for p in parents[: config.mutants]

@@ -42,7 +42,7 @@ def population(s: Search, size: int, temperature: float) -> Policy:
 
 def ga(config: EvoPromptConfig, s: Search) -> Policy:
     pop: list[Scored] = yield from population(s, config.size, config.temperature)
-    for _ in range(config.generations):
+    for _ in s.rounds(config.generations):
         pairs = [s.roulette(pop, 2) for _ in range(config.size)]
         asked = [
             s.template("crossover_mutate", about=s.about(), first=s.text(p[0]), second=s.text(p[-1])) for p in pairs
@@ -57,7 +57,7 @@ def ga(config: EvoPromptConfig, s: Search) -> Policy:
 
 def de(config: EvoPromptConfig, s: Search) -> Policy:
     pop: list[Scored] = yield from population(s, config.size, config.temperature)
-    for _ in range(config.generations):
+    for _ in s.rounds(config.generations):
         best = s.best(pop)
         asked, parents = [], []
         for j in pop:

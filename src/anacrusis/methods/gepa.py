@@ -42,7 +42,7 @@ def search(config: GEPAConfig, s: Search) -> Policy:
     pool: list[Scored] = yield s.evaluate([s.start])
     merges, turn, fresh = 0, dict[str, int](), False
     epoch: list[str] = []
-    for _ in range(config.proposals):
+    for _ in s.rounds(config.proposals):
         if s.best(pool).mean == 1.0:
             break
         known = {p.id: p for p in pool}

@@ -71,7 +71,7 @@ def search(config: MIPROConfig, s: Search) -> Policy:
         study.add(space, params, scored.mean)
 
     yield from promote({"instruction": 0, "demonstrations": 0})
-    for trial in range(1, config.trials + 1):
+    for trial in (i + 1 for i in s.rounds(config.trials)):
         token, params = study.ask(space)
         few = s.batch(config.minibatch, examples) if len(examples) > SMALL else examples
         [scored] = yield s.evaluate([pair(params)], on=few)

@@ -32,7 +32,7 @@ class OPROConfig:
 
 def search(config: OPROConfig, s: Search) -> Policy:
     history = yield s.evaluate([s.start])
-    for _ in range(config.steps):
+    for _ in s.rounds(config.steps):
         best = reversed(s.top(history, config.memory))
         shown = "\n\n".join(f"<prompt>{s.text(h)}</prompt>\nscore: {round(100 * h.mean)}" for h in best)
         prompt = s.template("opro", about=s.about(), history=shown, examples=s.shown(s.batch(config.shots)))

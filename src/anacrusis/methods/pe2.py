@@ -41,7 +41,7 @@ def search(config: PE2Config, s: Search) -> Policy:
     nodes = list((yield s.evaluate([s.start])))
     last = nodes
     limit = f" Change at most {config.words} words." if config.words else ""
-    for _ in range(config.steps):
+    for _ in s.rounds(config.steps):
         best = s.top(nodes if config.backtrack else last, config.beam)
         if not best or s.best(nodes).mean == 1.0:
             break

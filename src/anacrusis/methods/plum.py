@@ -101,7 +101,7 @@ def f(x: Scored) -> float:
 def climb(config: PlumConfig, s: Search, rule: str) -> Policy:
     edits, seen = Edits(config, s), list((yield s.evaluate([s.start])))
     base, table, tau = seen[0], [s.start], max(1.0, config.iterations / 2)
-    for i in range(config.iterations):
+    for i in s.rounds(config.iterations):
         around = edits.around(base.candidate, table[-config.table :] if rule == "tabu" else ())
         seen += (new := (yield s.evaluate(around)))
         if not new:
@@ -116,7 +116,7 @@ def climb(config: PlumConfig, s: Search, rule: str) -> Policy:
 
 def evolve(config: PlumConfig, s: Search, crossing: bool) -> Policy:
     edits, kept = Edits(config, s), list((yield s.evaluate([s.start])))
-    for _ in range(config.iterations):
+    for _ in s.rounds(config.iterations):
         base, crossed_ = s.tournament(kept).candidate, []
         if crossing:
             base = edits.child(base, s.tournament(kept).candidate)
@@ -130,7 +130,7 @@ def harmony(config: PlumConfig, s: Search) -> Policy:
     edits = Edits(config, s)
     first = edits.around(s.start)
     memory = s.top((yield s.evaluate([s.start, *first])), config.memory)
-    for _ in range(config.iterations):
+    for _ in s.rounds(config.iterations):
         new = []
         for _ in range(config.width):
             players = [s.rng.choice(memory).candidate for _ in range(config.segments)]

@@ -106,7 +106,7 @@ def search(config: PromptAgentConfig, s: Search) -> Policy:
     [first] = yield s.evaluate([s.start], on=s.dev[: config.reward])
     root = Node(first)
     best, nodes = root.r, [root]
-    for _ in range(config.iterations):
+    for _ in s.rounds(config.iterations):
         path = select(root, config.w)
         if not path[-1].terminal:
             nodes += yield from expand(config, s, path[-1])

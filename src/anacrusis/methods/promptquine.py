@@ -70,7 +70,7 @@ def search(config: PromptQuineConfig, s: Search) -> Policy:
 
     seen: list[Scored] = list((yield s.evaluate([prompt.candidate(whole)])))
     population = seen * config.size
-    for _ in range(config.generations):
+    for _ in s.rounds(config.generations):
         drawn: dict[str, Candidate] = {}
         for _ in range(4 * config.offspring):
             parent = max(s.rng.sample(population, max(1, len(population) // 5)), key=fit)

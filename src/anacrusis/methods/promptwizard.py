@@ -51,7 +51,7 @@ class PromptWizardConfig:
 def search(config: PromptWizardConfig, s: Search) -> Policy:
     rule = UntilWrong(config.right)
     p: Candidate = s.start
-    for _ in range(config.rounds):
+    for _ in s.rounds(config.rounds):
         styles = [STYLES[k % len(STYLES)] for k in range(config.styles)]
         asked = [
             s.template("promptwizard_style", about=s.about(), style=style, text=s.text(p))

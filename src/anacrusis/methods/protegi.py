@@ -87,7 +87,7 @@ def expand(config: ProTeGiConfig, s: Search, beam: Sequence[Scored]) -> Policy:
 
 def search(config: ProTeGiConfig, s: Search) -> Policy:
     beam = [s.start]
-    for _ in range(config.rounds):
+    for _ in s.rounds(config.rounds):
         scored = yield s.evaluate(beam, on=s.batch(config.minibatch))
         pool = list(dict.fromkeys([*(yield from expand(config, s, scored)), *beam]))
         raced = yield s.evaluate(pool, by=bandit(config, len(pool), s.rng.randrange(2**31)))

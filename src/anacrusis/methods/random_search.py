@@ -24,7 +24,7 @@ class RandomSearchConfig:
 def search(config: RandomSearchConfig, s: Search) -> Policy:
     found = yield s.evaluate([s.start])
     asked = s.template("random", about=s.about(), text=s.text(s.start))
-    for _ in range(0, config.draws, config.width):
+    for _ in s.rounds(-(-config.draws // config.width)):
         [texts] = yield s.propose([asked], n=config.width, temperature=config.temperature)
         found += yield s.evaluate(s.children(texts, [s.start] * len(texts), "random"))
     return s.top(found, s.options.finalists)

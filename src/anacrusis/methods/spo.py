@@ -46,7 +46,7 @@ def search(config: SPOConfig, s: Search) -> Policy:
     held = [s.start]  # the best, latest first
     said = told(s, ids, (yield s.answer((s.start, e) for e in ids)))
     tried = {s.start.id}
-    for _ in range(config.rounds):
+    for _ in s.rounds(config.rounds):
         asked = s.template("spo", requirements=wanted, text=s.text(held[0]), answers=said)
         [text] = yield s.propose([asked], temperature=config.temperature)
         if text is None or (new := s.child(held[0], text, "improve")).id in tried:

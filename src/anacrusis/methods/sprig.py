@@ -82,7 +82,7 @@ def search(config: SPRIGConfig, s: Search) -> Policy:
         text = " ".join([*prompt, s.text(s.start)])
         return s.child(s.start.put(s.slot, " ".join([*parent, s.text(s.start)])), text, op)
 
-    for _ in range(config.iterations):
+    for _ in s.rounds(config.iterations):
         add = credit.best(statements, config.tries)
         made = [(new, op, c, old) for old in beam for new, op, c in edits(old, add)]
         if config.paraphrases:

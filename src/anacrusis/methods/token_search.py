@@ -109,7 +109,7 @@ def descend(config: TokenSearchConfig, s: Search, rule: str) -> Policy:
     tokens = Tokens(s, config)
     now = tokens.candidate(tokens.drawn(s.rng), "drawn")
     seen: dict[Candidate, float] = {now: (yield s.forward([now]))[0]}
-    for step in range(config.steps):
+    for step in s.rounds(config.steps):
         batch = s.batch(config.batch or len(s.dev))
         ids, position = now.parts["tokens"], step % config.length
         wide = 16 * config.top if rule == "greater" else config.top

@@ -411,6 +411,7 @@ class Shows:
 
     def __init__(self, search: Search, budget: Budget, tell: Callable[[dict[str, Any]], None]):
         self.search, self.budget, self.tell, self.last = search, budget, tell, 0.0
+        self.first: tuple[float, int] | None = None  # when the first live round was seen, and which
 
     def __call__(self, n: int) -> None:
         now = time.monotonic()
@@ -421,7 +422,16 @@ class Shows:
         left = [{"limit": str(limit), "share": 1 - have / max(1e-12, float(limit.amount)), "left": have}
                 for limit, have in self.budget.left()]  # fmt: skip
         self.tell({"event": "search", "calls": total.calls, "dollars": total.dollars, "left": left,
-                   "candidates": len(self.search.ledger.candidates), "best": best_so_far(self.search)})  # fmt: skip
+                   "candidates": len(self.search.ledger.candidates), "best": best_so_far(self.search),
+                   "seconds_left": self.seconds_left(now)})  # fmt: skip
+
+    def seconds_left(self, now: float) -> float | None:
+        """By the method's rounds, at the pace since this process went live; None while that is not known."""
+        i, n = self.search.round
+        if self.first is None:
+            self.first = (now, i)
+        began, before = self.first
+        return (now - began) / (i - before) * (n - i) if i > before else None
 
 
 def best_so_far(search: Search) -> float | None:

@@ -6,7 +6,7 @@ It sees no test example, no model, no money and no clock: between two yields the
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -63,6 +63,7 @@ class Search:
         self.rng = random.Random(seed)
         smooth = options.objective == "likelihood" or (options.objective == "auto" and base.readout == "similarity")
         self.ledger = Ledger(smooth)
+        self.round = (0, 0)  # of how many
         self.model: Mapping[str, Any] = {}  # facts about a local model: hidden, layers, vocabulary; {} for an endpoint
         self.form: Callable[[Candidate], Prompt] = lambda c: as_prompt(c, base)
         self.examples = {e.id: e for e in (*self.task.valid, *self.task.train)}
@@ -85,6 +86,12 @@ class Search:
         longest = max((len(v) for v in by_class.values()), default=0)
         turns = [v[i] for i in range(longest) for v in by_class.values() if i < len(v)]
         return tuple(turns[: most or None])
+
+    def rounds(self, n: int) -> Iterator[int]:
+        """range(n) for a method's outer loop: progress tells from it how long the rest may take."""
+        for i in range(n):
+            self.round = (i, n)
+            yield i
 
     # requests
 
