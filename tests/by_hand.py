@@ -5,9 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-import pytest
-
-import tests.world
 from anacrusis.prompt.values import Frame
 from anacrusis.search.candidate import Candidate
 from anacrusis.search.ledger import Observation, Scored
@@ -50,9 +47,3 @@ def fill(s: Search, cells: list[tuple[str, str]], worth: Worth) -> None:
 def prompts(text: str) -> list[str]:
     """The prompts that a question to the writer shows, in order."""
     return re.findall(r"<prompt>(?! and </prompt>)(.*?)</prompt>", text, re.DOTALL)
-
-
-def mend_the_writer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The planted writer takes the words "inside <prompt> and </prompt>" for a prompt, " and ", the last one shown."""
-    mended = re.compile(r"<prompt>(?! and </prompt>)(.*?)</prompt>", re.DOTALL)
-    monkeypatch.setattr(tests.world, "_PROMPT", mended)

@@ -7,14 +7,13 @@ import pytest
 from anacrusis.methods.ape import APEConfig, search
 from anacrusis.search.candidate import Candidate
 from anacrusis.search.racing import UCB
-from tests.by_hand import graded, mend_the_writer, prompts, search_of
+from tests.by_hand import graded, prompts, search_of
 from tests.search_contract import finds_what_was_planted
 
 ITERATIVE = {"rounds": 30, "draws": 4, "kept": 5, "variations": 4, "pulls": 10, "arms": 5, "samples": 16, "c": 0.3}
 
 
-def test_iterated_finds_what_was_planted(monkeypatch: pytest.MonkeyPatch) -> None:
-    mend_the_writer(monkeypatch)
+def test_iterated_finds_what_was_planted() -> None:
     finds_what_was_planted("ape", "5000calls", ITERATIVE)
 
 

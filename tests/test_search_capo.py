@@ -8,12 +8,11 @@ from anacrusis.errors import ConfigError
 from anacrusis.methods.capo import CAPOConfig, give, length, search, vary
 from anacrusis.search.candidate import Candidate
 from anacrusis.search.racing import PairedRace
-from tests.by_hand import filled, graded, mend_the_writer, prompts, search_of
+from tests.by_hand import filled, graded, prompts, search_of
 from tests.search_contract import finds_what_was_planted
 
 
-def test_finds_what_was_planted(monkeypatch: pytest.MonkeyPatch) -> None:
-    mend_the_writer(monkeypatch)
+def test_finds_what_was_planted() -> None:
     finds_what_was_planted("capo", "4000calls", {"size": 4, "block": 15})
 
 

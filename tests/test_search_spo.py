@@ -6,12 +6,11 @@ import pytest
 
 from anacrusis.methods.spo import SPOConfig, search
 from anacrusis.search.requests import Answer, Ask, Compare
-from tests.by_hand import mend_the_writer, prompts, search_of
+from tests.by_hand import prompts, search_of
 from tests.search_contract import finds_what_was_planted
 
 
-def test_finds_what_was_planted(monkeypatch: pytest.MonkeyPatch) -> None:
-    mend_the_writer(monkeypatch)
+def test_finds_what_was_planted() -> None:
     finds_what_was_planted("spo", "2000calls", {"rounds": 100, "questions": 24})
 
 
