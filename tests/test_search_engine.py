@@ -149,7 +149,7 @@ def test_full_and_minibatch_fill_the_same_cells_for_all() -> None:
 def test_halving_keeps_the_better_half_rung_by_rung() -> None:
     ledger, alive, spent = run_rule(Halving(), arms(4), lambda c, e: float(c >= 2 and (c == 3 or e % 2)))
     assert Halving().rungs(4, 12) == [(4, 3), (2, 6), (1, 12)]
-    assert spent == [12, 6, 6] and alive == {3} and Halving().bound(4, 12) == sum(spent)
+    assert spent == [12, 6, 6] and alive == {3}
     assert run_rule(Halving(worst=True), arms(4), lambda c, e: float(c > 0))[1] == {0}
 
 
@@ -169,7 +169,7 @@ def test_ucb_pulls_every_arm_first_and_then_the_best_bound() -> None:
 
     _, alive, spent = run_rule(UCB(rounds=8, arms=1, samples=2, c=0.1), arms(3), value)
     assert sorted(pulls[:6]) == [0, 0, 1, 1, 2, 2] and set(pulls[6:]) == {1} and alive == {1}
-    assert sum(spent) <= UCB(rounds=8, arms=1, samples=2).bound(3, 12)
+    assert sum(spent) == 16
 
 
 def test_a_paired_race_drops_who_is_beaten_by_enough_rivals_on_the_same_examples() -> None:

@@ -78,10 +78,13 @@ class Engine:
     def _replay(self, request: Request) -> dict[str, Any]:
         past = self.past[self.seq]
         if past["hash"] != request.hash:
+            now = self.performer.search.wording
+            other = [name for name, version in past.get("wording", {}).items() if now.get(name, version) != version]
+            why = f"the wording of the template {other[0]} has changed" if other else "the code or its options changed"
             raise RunError(
                 f"event {self.seq}: the method now asks for {request.verb} {request.hash}, the journal has "
-                f"{past['verb']} {past['hash']}. The code or the wording of a template has changed since the run "
-                "began. Start a new run; calls that were paid are in its store and are not asked again."
+                f"{past['verb']} {past['hash']}: {why} since the run began. Start a new run; with --store and this "
+                "run's search.sqlite, calls that were paid are not asked again."
             )
         self.seq += 1
         return dict(past["payload"])
@@ -94,7 +97,7 @@ class Engine:
             payload["stopped"] = str(why)
         record = {
             "hash": request.hash, "verb": request.verb, "payload": payload, "spent": self.budget.to_json(),
-            "about": about(request), "seconds": round(self.seconds, 3),
+            "about": about(request), "seconds": round(self.seconds, 3), "wording": dict(self.performer.search.wording),
         }  # fmt: skip
         self.store.append(record)
         self.past.append(record)

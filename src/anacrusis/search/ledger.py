@@ -10,8 +10,6 @@ from typing import Any
 
 from .candidate import Candidate
 
-WIDTH = 6  # fields of a journalled observation
-
 
 @dataclass(frozen=True)
 class Observation:
@@ -57,12 +55,6 @@ class Ledger:
         """The candidate's observations on `examples`, as far as there are any."""
         found = {e: self.cells[candidate.id, e] for e in examples if (candidate.id, e) in self.cells}
         return Scored(candidate, found, alive, self.smooth)
-
-    def matrix(self, examples: Sequence[str]) -> dict[str, list[float | None]]:
-        """By candidate id: values on `examples`, None where nothing is known."""
-        return {
-            c: [self.cells[c, e].value if (c, e) in self.cells else None for e in examples] for c in self.candidates
-        }
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Local:
         self.trunk = Trunk(model) if can_share(model) else None
         self.read = 0  # tokens that went through the network
 
-    def warm_up(self, prompts: Sequence[Prompt]) -> list[int]:
+    def order(self, prompts: Sequence[Prompt]) -> list[int]:
         """An order in which neighbours share most: by their texts' beginnings."""
         return sorted(range(len(prompts)), key=lambda i: (prompts[i].frame.instruction, prompts[i].frame.template))
 

@@ -77,7 +77,7 @@ class Performer:
             yield from self._observe_by_calls(cells, prompts)
             return
         names = list(by_candidate)
-        for i in self.local.warm_up([prompts[c] for c in names]):
+        for i in self.local.order([prompts[c] for c in names]):
             c = names[i]
             fits, refused = self._fitting(by_candidate[c])
             if fits:

@@ -81,7 +81,7 @@ class LocalStandIn:
     vocabulary: int
     hidden: int
 
-    def warm_up(self, prompts: Sequence[Any]) -> list[int]:
+    def order(self, prompts: Sequence[Any]) -> list[int]:
         return list(range(len(prompts)))
 
     def scores(self, prompt: Any, inputs: Sequence[Any]) -> torch.Tensor:

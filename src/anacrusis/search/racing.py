@@ -15,7 +15,7 @@ import math
 import random
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..errors import ConfigError
 from .candidate import Candidate
@@ -30,10 +30,6 @@ class Rule(Protocol):
     """Pure: the same arms, examples and ledger give the same cells. Raises nothing for an empty race."""
 
     def race(self, arms: Sequence[Candidate], examples: Sequence[str], ledger: Ledger) -> Rounds: ...
-
-    def bound(self, arms: int, examples: int) -> int:
-        """Cells at most, for the plan."""
-        ...
 
 
 def _grid(arms: Sequence[Candidate], examples: Sequence[str]) -> Cells:
@@ -55,9 +51,6 @@ class Full:
         yield _grid(arms, examples)
         return {a.id for a in arms}
 
-    def bound(self, arms: int, examples: int) -> int:
-        return arms * examples
-
 
 @dataclass(frozen=True)
 class Minibatch:
@@ -68,9 +61,6 @@ class Minibatch:
     def race(self, arms: Sequence[Candidate], examples: Sequence[str], ledger: Ledger) -> Rounds:
         yield _grid(arms, examples[: self.size])
         return {a.id for a in arms}
-
-    def bound(self, arms: int, examples: int) -> int:
-        return arms * min(self.size, examples)
 
 
 @dataclass(frozen=True)
@@ -107,11 +97,6 @@ class Halving:
             yield _grid(left, seen)
         return {a.id for a in _order(left, seen, ledger, self.worst)[: max(self.keep, 0)]}
 
-    def bound(self, arms: int, examples: int) -> int:
-        rungs = self.rungs(arms, examples)
-        before = [0, *(n for _, n in rungs)]
-        return sum(k * max(0, n - b) for (k, n), b in zip(rungs, before, strict=False))
-
 
 @dataclass(frozen=True)
 class SuccessiveRejects:
@@ -142,10 +127,6 @@ class SuccessiveRejects:
             left = _order(left, seen, ledger, self.worst)[:-1]
         yield _grid(left, seen)
         return {a.id for a in left}
-
-    def bound(self, arms: int, examples: int) -> int:
-        phases = self.phases(arms, examples)
-        return sum(phases) + min(self.keep, arms) * (phases[-1] if phases else min(self.least, examples))
 
 
 @dataclass(frozen=True)
@@ -200,9 +181,6 @@ class UCB:
         pulled.sort(key=lambda a: -sign * (seen[a.id].mean * seen[a.id].n + PRIOR * center) / (seen[a.id].n + PRIOR))
         return {a.id for a in pulled[: self.keep]}
 
-    def bound(self, arms: int, examples: int) -> int:
-        return min(arms * examples, self.rounds * min(self.arms, arms) * self.samples)
-
 
 @dataclass(frozen=True)
 class PairedRace:
@@ -247,9 +225,6 @@ class PairedRace:
 
         return bool(t.sf(mean / error, n - 1) < self.alpha)
 
-    def bound(self, arms: int, examples: int) -> int:
-        return arms * min(examples, self.block * self.blocks)
-
 
 @dataclass(frozen=True)
 class Gate:
@@ -273,9 +248,6 @@ class Gate:
         yield _grid(through, examples)
         return {a.id for a in through}
 
-    def bound(self, arms: int, examples: int) -> int:
-        return arms * examples + len(set(self.parents.values())) * self.size
-
 
 @dataclass(frozen=True)
 class UntilWrong:
@@ -292,12 +264,3 @@ class UntilWrong:
             seen = examples[: i + 1]
             left = [a for a in left if all(v >= 0.5 for v in ledger.scored(a, seen).values.values())]
         return {a.id for a in left}
-
-    def bound(self, arms: int, examples: int) -> int:
-        return arms * min(self.right, examples)
-
-
-RULES: dict[str, Any] = {
-    "full": Full, "minibatch": Minibatch, "halving": Halving, "successive-rejects": SuccessiveRejects, "ucb": UCB,
-    "paired-race": PairedRace, "gate": Gate, "until-wrong": UntilWrong,
-}  # fmt: skip

@@ -64,6 +64,7 @@ class Search:
         smooth = options.objective == "likelihood" or (options.objective == "auto" and base.readout == "similarity")
         self.ledger = Ledger(smooth)
         self.round = (0, 0)  # of how many
+        self.wording: dict[str, str] = {}  # templates used so far, with the version of their text
         self.model: Mapping[str, Any] = {}  # facts about a local model: hidden, layers, vocabulary; {} for an endpoint
         self.form: Callable[[Candidate], Prompt] = lambda c: as_prompt(c, base)
         self.examples = {e.id: e for e in (*self.task.valid, *self.task.train)}
@@ -233,6 +234,7 @@ class Search:
 
     def template(self, name: str, **slots: object) -> str:
         """A prompt for the writer from templates/NAME.txt. Raises ConfigError for a slot left open."""
+        self.wording[name] = templates.version(name)
         return templates.fill(name, **slots)
 
     # choosing
