@@ -528,3 +528,72 @@ def test_requests_may_come_several_at_a_time(tmp_path: Path) -> None:
         return one
 
     run_policy(policy, world, tmp_path)
+
+
+# --- requests that no shipped method uses yet, or only a few
+
+
+def test_an_annotator_labels_and_a_writer_makes_examples(tmp_path: Path) -> None:
+    world, found = World(examples=40), {}
+    said = {
+        "Choose the label": "Blue.",
+        "Write 3 new examples": "<example><text>case a</text><answer>red</answer></example>"
+        "<example><text>case b</text><answer>no colour</answer></example>"  # an answer that the task does not know
+        "<example><answer>red</answer></example>",  # no text
+    }
+
+    def policy(config: Any, s: Search) -> Any:
+        found["labels"] = yield s.label([("case 1",), ("case 2",)])
+        found["made"] = yield s.synthesise(3, s.dev[:2])
+        return [s.start]
+
+    writer = Direct(world, "openai:writer", lambda call: next(v for k, v in said.items() if k in call.messages[0][1]))
+    method = replace(get("opro"), build=policy, roles=frozenset({"writer", "judge"}))
+    session = Session(method, Searching(), {}, Direct(world), world.task, seed=0, means=Means(writer=writer))
+    session.learn(OPROConfig(), tmp_path, lambda event: None)
+    assert found == {"labels": [0, 0], "made": [[["case a"], 2]]}
+
+
+def test_a_local_model_embeds_and_continues_within_its_budget(tmp_path: Path) -> None:
+    from anacrusis.search.local import Local
+    from anacrusis.search.requests import Continue
+    from anacrusis.testing import planted, tiny
+
+    model, found = tiny("gpt2"), {}
+    task, _ = planted(model, examples=40)
+
+    def policy(config: Any, s: Search) -> Any:
+        found["vectors"] = yield s.embed(["w1 w2", "w3"])
+        found["logs"] = yield Continue((("w1", "w2 w3"), ("w4", "w5")))
+        return [s.start]
+
+    method = replace(get("opro"), build=policy, roles=frozenset())
+    session = Session(method, Searching(), {}, model, task, seed=0, means=Means())
+    cost = session.learn(OPROConfig(), tmp_path, lambda event: None).cost
+    assert cost["calls"] >= 4  # each text and each continuation counts
+    local = Local(model)
+    plain = local.pooled(Frame(pool=session.search.base.pool), [("w1 w2",), ("w3",)])
+    assert found["vectors"] == [[pytest.approx(x, abs=1e-5) for x in row] for row in plain.tolist()]
+    expected = local.continuations([("w1", "w2 w3"), ("w4", "w5")])
+    assert [n for _, n in found["logs"]] == [2, 1]
+    assert [x for x, _ in found["logs"]] == [pytest.approx(x, abs=1e-4) for x, _ in expected]
+
+
+def test_a_changed_template_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from anacrusis.search import templates
+
+    world, stop = World(examples=40), [True]
+
+    def policy(config: Any, s: Search) -> Any:
+        yield s.propose([s.template("paraphrase", text="x")])
+        if stop[0]:
+            raise KeyboardInterrupt
+        return [s.start]
+
+    with pytest.raises(KeyboardInterrupt):
+        run_policy(policy, world, tmp_path)
+    stop[0] = False
+    source = templates.source
+    monkeypatch.setattr(templates, "source", lambda name: source(name) + " Be brief.")
+    with pytest.raises(RunError, match="the wording of the template paraphrase has changed"):
+        run_policy(policy, world, tmp_path)
