@@ -163,39 +163,10 @@ def test_more_than_was_set_aside_counts_in_full_and_is_noted() -> None:
         budget.reserve("writer", Cost(1, 1))
     budget.release(budget.reserve("task", Cost(1)))  # asks no tokens
     assert [left for _, left in budget.left()] == [-410, 4]
-    with pytest.raises(ValueError, match="negative"):
-        budget.charge("task", Cost(-1))
     ticket = budget.reserve("task", Cost(1))
     with pytest.raises(ValueError, match="negative"):
         budget.settle(ticket, Cost(1, -4))
     budget.release(ticket)  # it was not lost on the way
-
-
-def test_a_warm_run_stops_where_a_cold_one_does() -> None:
-    def run(cached: set[int]) -> tuple[int, Cost, Cost]:
-        budget, n = Budget(parse("20calls,$0.00005"), PRICES), 0
-        try:
-            while True:
-                ticket = budget.reserve("task", Cost(1, 30, 10))
-                budget.settle(ticket, Cost(1, 20, n % 7), paid=n not in cached)
-                n += 1
-        except BudgetExhausted:
-            return n, budget.spent(), budget.spent(paid=True)
-
-    cold, warm, half = run(set()), run(set(range(99))), run(set(range(0, 99, 2)))
-    assert cold[:2] == warm[:2] == half[:2] and cold[0] > 5
-    assert cold[2] == cold[1] and warm[2] == Cost() and 0 < half[2].calls < cold[0]
-
-
-def test_charges_count_without_asking() -> None:
-    budget = Budget(parse("3calls"), PRICES)
-    budget.charge("task", Cost(2, 10))
-    assert budget.spent() == Cost(2, 10, 0, 1500) and budget.spent(paid=True) == Cost()
-    budget.charge("task", Cost(2, nanodollars=7), paid=True, logical=False)  # a crash lost these replies
-    assert budget.spent().calls == 2 and budget.spent("task", paid=True) == Cost(2, 0, 0, 7)
-    budget.charge("task", Cost(1), paid=True, logical=False)
-    with pytest.raises(BudgetExhausted, match="leaves 0 calls"):  # 2 asked for, but 3 paid
-        budget.reserve("task", Cost(1))
 
 
 def test_time() -> None:
@@ -223,41 +194,40 @@ def test_time() -> None:
 def test_totals_are_restored() -> None:
     budget = Budget(parse("5calls"), PRICES)
     budget.settle(budget.reserve("task", Cost(1, 5, 5)), Cost(1, 5, 4))
-    budget.charge("writer", Cost(2))
+    budget.settle(budget.reserve("writer", Cost(2)), Cost(2))
     after = Budget(parse("5calls"), PRICES)
     after.restore(json.loads(json.dumps(budget.to_json())))
     assert after.to_json() == budget.to_json() and after.spent() == budget.spent() and after.left() == budget.left()
-    assert after.spent(paid=True) == Cost(1, 5, 4, 3150)
+    assert after.spent("task") == Cost(1, 5, 4, 3150)
     with pytest.raises(ConfigError, match="unknown role"):
         after.restore({"jury": {}})
 
 
 def _within(budget: Budget) -> None:
     for limit in budget.limits:
-        for paid in (False, True):
-            assert limit.of(budget.spent(limit.role, paid)) + limit.of(budget.reserved(limit.role)) <= limit.whole
+        assert limit.of(budget.spent(limit.role)) + limit.of(budget.reserved(limit.role)) <= limit.whole
 
 
 COSTS = st.tuples(st.integers(0, 5), st.integers(0, 60), st.integers(0, 60))
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["reserve", "settle", "release"]), st.sampled_from(ROLES), COSTS, st.integers(0, 99),
-              st.booleans()), max_size=40,
-)  # fmt: skip
+    st.tuples(st.sampled_from(["reserve", "settle", "release"]), st.sampled_from(ROLES), COSTS, st.integers(0, 99)),
+    max_size=40,
+)
 
 
 @given(st.lists(LIMITS, max_size=4), STEPS)
 @settings(max_examples=100, deadline=None)
 def test_no_total_ever_passes_a_limit(
-    limits: list[Limit], steps: list[tuple[str, str, tuple[int, int, int], int, bool]]
+    limits: list[Limit], steps: list[tuple[str, str, tuple[int, int, int], int]]
 ) -> None:
     budget = Budget(tuple(limits), PRICES, clock=lambda: 0.0)
     held: list[tuple[int, str, Cost]] = []
-    logical = {role: Cost() for role in ROLES}  # kept a second time, in the plainest way
-    for what, role, parts, number, paid in steps:
+    spent = {role: Cost() for role in ROLES}  # kept a second time, in the plainest way
+    for what, role, parts, number in steps:
         if what == "reserve":
             bound = Cost(*parts)
             cost = Cost(*parts, PRICES[role].nanodollars(parts[1], parts[2]))
-            taken = [*logical.items(), *((r, c) for _, r, c in held)]
+            taken = [*spent.items(), *((r, c) for _, r, c in held)]
             fits = all(
                 limit.role not in (None, role) or limit.of(cost) == 0
                 or sum(limit.of(c) for r, c in taken if limit.role in (None, r)) + limit.of(cost) <= limit.whole
@@ -275,10 +245,10 @@ def test_no_total_ever_passes_a_limit(
                 budget.release(ticket)
             else:
                 actual = Cost(*(min(a, b) for a, b in zip(parts, cost.parts, strict=False)))
-                budget.settle(ticket, actual, paid)
+                budget.settle(ticket, actual)
                 money = PRICES[role].nanodollars(actual.input, actual.output)
-                logical[role] += Cost(actual.calls, actual.input, actual.output, money)
-        assert {role: budget.spent(role) for role in ROLES} == logical
+                spent[role] += Cost(actual.calls, actual.input, actual.output, money)
+        assert {role: budget.spent(role) for role in ROLES} == spent
         assert budget.reserved() == sum((c for _, _, c in held), Cost()) and not budget.overruns
         _within(budget)
 
@@ -303,7 +273,7 @@ def test_64_threads_stay_within_the_limits() -> None:
                     budget.release(ticket)
                 else:
                     actual = Cost(bound.calls, rng.randint(0, bound.input), rng.randint(0, bound.output))
-                    budget.settle(ticket, actual, paid=rng.random() < 0.7)
+                    budget.settle(ticket, actual)
         except BaseException as error:  # noqa: B036
             errors.append(error)
 

@@ -370,14 +370,23 @@ def test_runs_that_share_a_store_pay_once_and_write_no_password(
     from anacrusis.runs.searching import Means
     from tests.world import Direct, World
 
-    world, asked = World(examples=40), []
+    world, asked, told = World(examples=40), [], []
     options = {"steps": 3, "width": 3, "examples": 10, "valid": 6, "test": 6}
     monkeypatch.setenv("ANACRUSIS_STORE", url)
     for name in ("one", "two"):
         model, writer = Direct(world), Direct(world, "openai:writer")
-        run = ana.fit("opro", model, world.task, folder=tmp_path / name, options=options, means=Means(writer=writer))
+        run = ana.fit(
+            "opro",
+            model,
+            world.task,
+            folder=tmp_path / name,
+            options=options,
+            means=Means(writer=writer, budget="120calls"),
+        )
         asked.append(model.asked + writer.asked)
+        told.append((run.cost["calls"], run.cost["input"], run.prompt.frame))
     assert asked[0] > 20 and asked[1] == 0  # the second run found everything paid
+    assert told[0] == told[1] and told[0][0] <= 120  # and its budget ended it where it ended the first
     assert run.cost["calls"] == asked[0] and run.cost["sent"] == 0  # and says so
     assert not list(tmp_path.rglob("search.sqlite"))
     for file in tmp_path.rglob("*"):

@@ -39,8 +39,8 @@ class History:
         if self.plan.means.get("budget"):
             rows.append(("budget", self.plan.means["budget"]))
         for role, c in self.spent.items():
-            if c["logical"]["calls"]:
-                rows.append((f"spent by the {role}", cost_of(c["logical"])))
+            if c["calls"]:
+                rows.append((f"spent by the {role}", cost_of(c)))
         if best is not None and best.n:
             rows.append(("best so far", f"{best.mean:.3f} on {best.n} examples"))
         return rows

@@ -341,5 +341,5 @@ def _searched_so_far(plan: Plan, path: Path) -> str:
     except RunError:
         return "its store cannot be reached"
     spent = events[-1]["spent"] if events else {}
-    calls = sum(account["logical"]["calls"] for account in spent.values())
+    calls = sum(account["calls"] for account in spent.values())
     return f"{len(events)} requests, {calls:,} calls"

@@ -1,8 +1,7 @@
 """What a search may spend, and what it has spent: cost is reserved before it is spent, so no limit is ever exceeded.
 
-Two totals are kept. The logical one counts all that the run asked for, answers from the cache included; limits are
-held against it, so that a run with a warm cache takes the same path as one with a cold cache. The paid one counts what
-this process sent; what a run paid in all is in its store. A limit holds against the larger of the two.
+What is counted is all that the run asked for, answers from its store included: so a run that finds much of it paid
+takes the same path as one that pays. What was really paid is in the store.
 """
 
 from __future__ import annotations
@@ -157,8 +156,7 @@ def _one(part: str) -> Limit:
 class _Account:
     """One role's totals."""
 
-    logical: Cost = field(default_factory=Cost)
-    paid: Cost = field(default_factory=Cost)
+    spent: Cost = field(default_factory=Cost)
     reserved: Cost = field(default_factory=Cost)
 
 
@@ -210,31 +208,26 @@ class Budget:
         with self._mutex:
             return not self._refusal(role, self._priced(role, bound))
 
-    def settle(self, ticket: int, actual: Cost, paid: bool = True) -> None:
-        """Spend a reservation: paid for, or (not `paid`) answered by the cache. More than was set aside counts in
-        full and is added to `overruns` as (role, reserved, actual). ValueError for a ticket that is used up."""
+    def settle(self, ticket: int, actual: Cost) -> None:
+        """Spend a reservation. More than was set aside counts in full and is added to `overruns` as (role, reserved,
+        actual). ValueError for a ticket that is used up."""
         with self._mutex:
             role, bound = self._holding(ticket)
             cost = self._priced(role, actual)
             self._drop(ticket)
             if any(a > b for a, b in zip(cost.parts, bound.parts, strict=True)):
                 self.overruns.append((role, bound, cost))
-            self._count(role, cost, paid)
+            self._accounts[role].spent += cost
 
     def release(self, ticket: int) -> None:
         """Nothing was spent of a reservation. ValueError for a ticket that is used up."""
         with self._mutex:
             self._drop(ticket)
 
-    def charge(self, role: str, cost: Cost, paid: bool = False, logical: bool = True) -> None:
-        """Count without asking: replayed or cached costs; `paid` and not `logical`: a reply that a crash lost."""
+    def spent(self, role: str | None = None) -> Cost:
+        """Of a role, or of all."""
         with self._mutex:
-            self._count(role, self._priced(role, cost), paid, logical)
-
-    def spent(self, role: str | None = None, paid: bool = False) -> Cost:
-        """The logical total, or the paid one, of a role or of all."""
-        with self._mutex:
-            return self._sum(role, "paid" if paid else "logical")
+            return self._sum(role, "spent")
 
     def reserved(self, role: str | None = None) -> Cost:
         with self._mutex:
@@ -262,15 +255,13 @@ class Budget:
     def to_json(self) -> dict[str, Any]:
         """The spent totals by role, for `restore`; without reservations and time."""
         with self._mutex:
-            accounts = self._accounts.items()
-            return {role: {"logical": asdict(a.logical), "paid": asdict(a.paid)} for role, a in accounts}
+            return {role: asdict(account.spent) for role, account in self._accounts.items()}
 
     def restore(self, totals: Mapping[str, Mapping[str, Any]]) -> None:
         """Put back what `to_json` gave, in place of what is counted here. ConfigError for an unknown role."""
         with self._mutex:
             for role, kept in totals.items():
-                account = self._accounts[self._known(role)]
-                account.logical, account.paid = Cost(**kept["logical"]), Cost(**kept["paid"])
+                self._accounts[self._known(role)].spent = Cost(**kept)
 
     def _known(self, role: str) -> str:
         if role not in self._accounts:
@@ -309,10 +300,8 @@ class Budget:
             if limit.unit == "seconds":
                 found.append((limit, float(limit.amount) - self.seconds()))
             else:
-                logical, paid, held = (
-                    limit.of(self._sum(limit.role, name)) for name in ("logical", "paid", "reserved")
-                )
-                found.append((limit, limit.whole - max(logical, paid) - held))
+                spent, held = (limit.of(self._sum(limit.role, name)) for name in ("spent", "reserved"))
+                found.append((limit, limit.whole - spent - held))
         return found
 
     def _sum(self, role: str | None, name: str) -> Cost:
@@ -328,8 +317,3 @@ class Budget:
         role, cost = self._holding(ticket)
         del self._held[ticket]
         self._accounts[role].reserved -= cost
-
-    def _count(self, role: str, cost: Cost, paid: bool, logical: bool = True) -> None:
-        account = self._accounts[role]
-        account.logical += cost if logical else Cost()
-        account.paid += cost if paid else Cost()

@@ -141,7 +141,7 @@ class Desk:
                 self.budget.release(ticket)
                 self.store.forget(key)
             else:
-                self.budget.settle(ticket, Cost(1, reply.input, reply.output), paid=key not in stored)
+                self.budget.settle(ticket, Cost(1, reply.input, reply.output))
         return replies
 
     def _send(self, role: str, speaker: Speaker, calls: list[tuple[str, Call]]) -> dict[str, Reply]:

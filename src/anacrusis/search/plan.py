@@ -149,10 +149,10 @@ class Counting(Engine):
     def _perform(self, request: Request) -> dict[str, Any]:
         if isinstance(request, Stage):
             self.stage = request.stage
-        before = {r: Cost(**a["logical"]) for r, a in self.budget.to_json().items()}
+        before = {r: Cost(**a) for r, a in self.budget.to_json().items()}
         payload = super()._perform(request)
         for role, account in self.budget.to_json().items():
-            spent = Cost(**account["logical"]) - before[role]
+            spent = Cost(**account) - before[role]
             if spent.calls:
                 what = f"{STAGES[self.stage]}: {request.verb}" if not self.stage else STAGES[self.stage]
                 self.parts[what, role] = self.parts.get((what, role), Cost()) + spent
