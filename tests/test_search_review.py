@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -246,3 +247,23 @@ def test_rounds_tell_how_long_the_rest_may_take(capsys: pytest.CaptureFixture[st
         {"event": "search", "calls": 5, "dollars": 0.0, "left": [], "candidates": 2, "best": 0.5, "seconds_left": 14.0}
     )
     assert capsys.readouterr().err == "searching: 2 candidates  best 0.500  5 calls  14 s left at most\n"
+
+
+def test_a_run_whose_store_is_out_of_reach_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """run.json knows the store without its password: listing the runs ended in an error about that one."""
+    from anacrusis._inputs import run_folder
+    from anacrusis.errors import RunError
+    from anacrusis.runs.run import listing
+
+    monkeypatch.setenv("ANACRUSIS_RUNS", str(tmp_path))
+    learn(tmp_path / "good")
+    (tmp_path / "far").mkdir()
+    plan = json.loads((tmp_path / "good" / "run.json").read_text())
+    plan["means"]["store"] = "postgresql://ana:***@db.example/x"
+    (tmp_path / "far" / "run.json").write_text(json.dumps(plan))
+    status = {r["name"]: r["status"] for r in listing()}
+    assert status == {"good": "done", "far": "unfinished, its store cannot be reached"}
+    with pytest.raises(RunError, match="Did you mean 'good'"):
+        run_folder("goood")

@@ -45,12 +45,12 @@ def load_prompt(folder: Path) -> Prompt:
 
 
 def run_folder(run: str) -> Path:
-    from .runs.run import listing, runs_folder
+    from .runs.run import runs_folder
 
     for path in (Path(run), runs_folder() / run):
         if (path / "run.json").exists():
             return path
-    known = did_you_mean(run, [r["name"] for r in listing()])
+    known = did_you_mean(run, [file.parent.name for file in runs_folder().glob("*/run.json")])
     raise RunError(f"no run {run!r} here or in {runs_folder()}.{known}")
 
 

@@ -122,7 +122,7 @@ def read(folder: Path) -> History:
     """The course of the search in a run's folder, finished or not. Raises RunError where it was no search."""
     plan = read_plan(folder)
     if not plan.means:
-        raise RunError(f"the run in {folder} learned by gradient: it has no candidates. Its record is journal.jsonl")
+        raise RunError(f"the run in {folder} was no search, so it has no candidates. Its record is journal.jsonl")
     if not plan.means.get("store") and not (folder / "search.sqlite").exists():
         raise RunError(f"the search in {folder} has not begun yet")
     with Means(store=plan.means.get("store", "")).store_at(folder) as store:

@@ -338,7 +338,7 @@ def _searched_so_far(plan: Plan, path: Path) -> str:
     try:
         with Means(store=plan.means.get("store", "")).store_at(path) as store:
             events = store.events()
-    except RunError:
+    except (ConfigError, RunError):  # no password, or no server
         return "its store cannot be reached"
     spent = events[-1]["spent"] if events else {}
     calls = sum(account["calls"] for account in spent.values())

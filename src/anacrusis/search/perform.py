@@ -39,7 +39,7 @@ from .requests import (
     Next,
     Request,
     Synthesise,
-)  # fmt: skip
+)
 from .search import Search
 
 Payload = dict[str, Any]
