@@ -175,15 +175,21 @@ def test_a_budget_that_does_not_reach_the_test_examples_is_said(tmp_path: Path) 
     assert any(wanted in n for n in run.prompt.card["notes"])
 
 
+def on_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The world as a file, and a key, for the command line."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-loopback")
+    rows = "\n".join(f'"{text}",{WORLD.gold[text]}' for text in WORLD.gold)
+    (folder / "data.csv").write_text(f"text,label\n{rows}\n")
+    return str(folder / "data.csv")
+
+
 def test_a_found_prompt_answers_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What `fit` says to type next ended in a KeyError, and could not be told where the API is."""
     from anacrusis.cli import app
 
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-loopback")
-    rows = "\n".join(f'"{text}",{WORLD.gold[text]}' for text in WORLD.gold)
-    (tmp_path / "data.csv").write_text(f"text,label\n{rows}\n")
+    data = on_disk(tmp_path, monkeypatch)
     said = {"case 3-1": "Blue.", "case 3-2": "no idea"}
     with Loopback(lambda body, _: next((a for q, a in said.items() if q in str(body["messages"])), "?")) as server:
         with Endpoint("openai:task", server.url) as task:
@@ -191,7 +197,7 @@ def test_a_found_prompt_answers_on_the_command_line(
         where, folder = ["--base-url", server.url, "--quiet"], str(tmp_path / "run" / "prompt")
         assert app(["predict", folder, "case 3-1", "case 3-2", *where], standalone_mode=False) == 0
         assert capsys.readouterr().out == "blue\n\n"
-        data = [str(tmp_path / "data.csv"), "--text", "text", "--label", "label"]
+        data = [data, "--text", "text", "--label", "label"]
         assert app(["evaluate", folder, *data, *where], standalone_mode=False) == 0
 
 
@@ -200,10 +206,8 @@ def test_an_api_is_not_asked_without_a_budget_from_the_command_line(
 ) -> None:
     from anacrusis.cli import app
 
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-loopback")
-    rows = "\n".join(f'"{text}",{WORLD.gold[text]}' for text in WORLD.gold)
-    (tmp_path / "data.csv").write_text(f"text,label\n{rows}\n")
-    command = ["fit", str(tmp_path / "data.csv"), "--method", "opro", "--quiet", "--model", "openai:task"]
+    data = on_disk(tmp_path, monkeypatch)
+    command = ["fit", data, "--method", "opro", "--quiet", "--model", "openai:task"]
     assert app(command, standalone_mode=False) == 2
     assert "opro asks openai:task again and again" in capsys.readouterr().err
 
@@ -267,3 +271,19 @@ def test_a_run_whose_store_is_out_of_reach_does_not_hide_the_others(
     assert status == {"good": "done", "far": "unfinished, its store cannot be reached"}
     with pytest.raises(RunError, match="Did you mean 'good'"):
         run_folder("goood")
+
+
+def test_a_prompt_is_evaluated_with_the_tokens_that_it_was_scored_with(tmp_path: Path) -> None:
+    import anacrusis as ana
+
+    asked: list[int] = []
+
+    def answer(call: Any) -> str:
+        asked.append(call.tokens)
+        return WORLD.answer(call.messages[0][1])
+
+    model = Direct(WORLD, "openai:task", answer=answer)
+    run = learn(tmp_path, model=model, options={"answer_tokens": 7})
+    asked.clear()
+    score = ana.evaluate(run.prompt, model, WORLD.task)  # type: ignore[arg-type]
+    assert set(asked) == {7} and run.score is not None and score.value == run.score.value

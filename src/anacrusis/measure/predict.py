@@ -64,7 +64,9 @@ def _replies(prompt: Prompt, inputs: Inputs, model: Any, done: Any = None) -> li
             "Learn a prompt for it"
         )
     check(prompt, model.name, model.fingerprint)
-    calls = [call(prompt.frame, x, tokens=ANSWER_TOKENS) for x in inputs]
+    # as many tokens as it was scored with, so that a score can be made again
+    tokens = int(prompt.card.get("answer_tokens", ANSWER_TOKENS))
+    calls = [call(prompt.frame, x, tokens=tokens) for x in inputs]
     replies = model.complete(calls, lambda several: done(len(several)) if done else None)
     if lost := [r for r in replies if r.outcome == "failed"]:
         raise ServiceError(
@@ -96,7 +98,8 @@ def written(prompt: Prompt, inputs: Inputs, model: Model) -> list[str]:
     if model.arrangement == "endpoint":
         return [r.text for r in _replies(prompt, inputs, model)]
     with _at_work(prompt, model):
-        return write(model, prompt, inputs)
+        tokens = prompt.card.get("answer_tokens")
+        return write(model, prompt, inputs, **({"tokens": int(tokens)} if tokens else {}))
 
 
 @contextmanager

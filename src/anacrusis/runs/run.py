@@ -175,7 +175,8 @@ def _searched(result: Result, plan: Plan, config: Any, path: Path) -> Run:
     card = {"model": plan.model, "fingerprint": plan.fingerprint, "method": plan.method, "task": plan.task,
             "data": plan.data, "seed": plan.seed, "parameters": count, "seconds": seconds, "config": asdict(config),
             "cost": result.cost, "gain": asdict(result.gain) if result.gain else None, "notes": list(result.notes),
-            "scores": rows}  # fmt: skip
+            "scores": rows,
+            "answer_tokens": result.answer_tokens}  # fmt: skip
     return Run(
         plan, result.prompt.with_card(**card), score, result.valid, count, seconds, path, result.gain, result.cost
     )

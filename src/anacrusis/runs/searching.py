@@ -152,6 +152,7 @@ class Result:
     cost: dict[str, Any]
     notes: tuple[str, ...]
     said: str  # the winner in words, where its parts are none
+    answer_tokens: int  # with which it was scored
     test: tuple[Example, ...]
 
 
@@ -364,7 +365,8 @@ class Session:
         for note in self.notes:
             self.tell({"event": "note", "text": note})
         valid = found.valid.mean if found.valid is not None and found.chosen_on != "train" else None
-        return Result(prompt, score, start, gain, valid, cost, tuple(self.notes), found.winner.note, known_)
+        return Result(prompt, score, start, gain, valid, cost, tuple(self.notes), found.winner.note,
+                      s.options.answer_tokens, known_)  # fmt: skip
 
     def predictions(self, of: Scored, examples: Sequence[Example], frame: Frame) -> Any:
         said = [of.observations[e.id] for e in examples]

@@ -74,7 +74,7 @@ def _tokens(call: Call) -> int:
 
 @dataclass
 class LocalStandIn:
-    """A local model that is not asked anything. rate: how often the best class is the right one does not matter."""
+    """A local model that computes nothing."""
 
     rng: random.Random
     words: int
