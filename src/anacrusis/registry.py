@@ -65,6 +65,13 @@ def searching(**entries: Any) -> Method:
     return register(Method(**{**usual, **entries}))
 
 
+def looking(**entries: Any) -> Method:
+    """A method for models of images, with what nearly all of them have in common: a dual encoder, learned classes."""
+    usual: dict[str, Any] = {"needs": frozenset({"gradients", "class-texts"}), "arrangements": frozenset({"dual"}),
+                             "kinds": frozenset({"classification", "multilabel"})}  # fmt: skip
+    return register(Method(**{**usual, **entries}))
+
+
 METHODS: dict[str, Method] = {}
 
 

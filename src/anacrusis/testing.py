@@ -10,14 +10,19 @@ from typing import Any
 import torch
 
 from .measure.predict import scores
+from .model.images import Preparation
 from .model.model import Model
 from .model.open import wrap
+from .model.open_sight import wrap_sight
+from .model.sight import Sight
 from .prompt.values import Frame, Head, Prompt, Soft
 from .task import Split, Task
 
 WORDS = [f"w{i}" for i in range(90)]
 FAMILIES = ("gpt2", "llama", "qwen2", "mistral", "gemma2", "bert", "roberta", "distilbert", "modernbert", "t5", "bart")
 ENCODERS = ("minilm",)
+DUALS = ("clip", "siglip")
+SEEING = (*DUALS, "vit", "deit", "vit_mae", "dinov2")
 
 
 def tokenizer(family: str = "bert") -> Any:
@@ -26,14 +31,16 @@ def tokenizer(family: str = "bert") -> Any:
     from transformers import PreTrainedTokenizerFast
 
     special = ["<pad>", "<s>", "</s>", "<unk>", "<mask>"]
-    vocab = {t: i for i, t in enumerate([*special, ":", "x", "a", "Answer", *WORDS])}
+    order = special if family != "clip" else ["<pad>", "<s>", "<unk>", "</s>", "<mask>"]  # 2 means another rule there
+    vocab = {t: i for i, t in enumerate([*order, ":", "x", "a", "Answer", *WORDS])}
     raw = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
     around = {
         "gpt2": "$A", "qwen2": "$A", "t5": "$A </s>",
         "llama": "<s> $A", "mistral": "<s> $A", "gemma2": "<s> $A",
     }.get(family, "<s> $A </s>")  # fmt: skip
-    raw.post_processor = processors.TemplateProcessing(single=around, special_tokens=[("<s>", 1), ("</s>", 2)])
+    ends = [(t, vocab[t]) for t in ("<s>", "</s>")]
+    raw.post_processor = processors.TemplateProcessing(single=around, special_tokens=ends)
     names = dict(zip(("pad_token", "bos_token", "eos_token", "unk_token", "mask_token"), special, strict=True))
     return PreTrainedTokenizerFast(tokenizer_object=raw, sep_token="</s>", cls_token="<s>", **names)
 
@@ -114,6 +121,37 @@ def tiny(family: str = "gpt2", *, seed: int = 0, layers: int = 2, hidden: int = 
     if family == "bart":  # as its checkpoints say it, beside the configuration
         network.generation_config.forced_bos_token_id = 1
     return wrap(network, tok, name=f"tiny:{family}:{seed}", arrangement=arrangement)
+
+
+def sight(family: str = "clip", *, seed: int = 0, layers: int = 2, width: int = 32, scale: float = 0.2) -> Sight:
+    """A random model for images of 32 pixels and patches of 8 (one of SEEING). float32, CPU."""
+    import transformers as tf
+
+    tok = tokenizer({"siglip": "t5"}.get(family, family))
+    common = {"hidden_size": width, "intermediate_size": 48, "num_hidden_layers": layers, "num_attention_heads": 4}
+    seeing = {**common, "image_size": 32, "patch_size": 8}
+    text = {**common, "vocab_size": len(tok), "max_position_embeddings": 24, "pad_token_id": 0, "bos_token_id": 1,
+            "eos_token_id": tok.eos_token_id}  # fmt: skip
+    made: dict[str, tuple[Any, Any]] = {
+        "clip": (tf.CLIPModel, lambda: tf.CLIPConfig(text_config=text, vision_config=seeing, projection_dim=24)),
+        "siglip": (tf.SiglipModel, lambda: tf.SiglipConfig(
+            text_config={**text, "projection_size": width}, vision_config=seeing)),
+        "vit": (tf.ViTModel, lambda: tf.ViTConfig(**seeing)),
+        "deit": (tf.DeiTModel, lambda: tf.DeiTConfig(**seeing)),
+        "vit_mae": (tf.ViTMAEModel, lambda: tf.ViTMAEConfig(**seeing)),
+        "dinov2": (tf.Dinov2Model, lambda: tf.Dinov2Config(**seeing)),
+    }  # fmt: skip
+    cls, config = made[family]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = cls(config()).eval().requires_grad_(False)
+        for p in network.parameters():
+            if p.dim() > 1:
+                p.normal_(0.0, scale)
+    if family in DUALS:
+        network.logit_scale.fill_(3.0)
+    return wrap_sight(network, name=f"tiny:{family}:{seed}", tokenizer=tok if family in DUALS else None,
+                      prepare=Preparation(32))  # fmt: skip
 
 
 def planted(

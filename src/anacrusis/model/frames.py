@@ -7,6 +7,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..prompt.values import Frame
 from ..task.task import Task
+from .classtexts import PLAIN
 from .model import Model
 from .readout import LabelWords
 
@@ -21,6 +22,8 @@ def default_frame(model: Any, task: Task, readout: str = "auto", template: str =
     """
     if model.arrangement == "endpoint":
         return _asked(task, readout, template)
+    if "images" in model.can:
+        return _looked_at(model, task, readout, template)
     if readout == "auto":
         readout = _readout(model, task)
     if task.kind == "generation" and readout != "generate":
@@ -36,6 +39,18 @@ def default_frame(model: Any, task: Task, readout: str = "auto", template: str =
         pool=model.pool,
         multi=task.kind == "multilabel",
     )
+
+
+def _looked_at(model: Any, task: Task, readout: str, template: str) -> Frame:
+    """For a model of images: class texts where it has a text tower, its own classes where the task's are among them,
+    else a head."""
+    if readout == "auto":
+        own = bool(model.classes) and set(task.labels) <= set(model.classes)
+        readout = "match" if "class-texts" in model.can else "classes" if own else "head"
+    return Frame(
+        fields=task.fields, labels=task.labels, words=task.words, template=template or PLAIN, readout=readout,
+        pool=model.pool, multi=task.kind == "multilabel",
+    )  # fmt: skip
 
 
 def _asked(task: Task, readout: str, template: str) -> Frame:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from ..prompt.values import Conditioned, Frame, Prefix, Prompt, Soft
 from .attention import Session, Site, find_sites
+from .frozen import Frozen
 from .rows import Batch, Renderer, Row, collate
 
 CAPABILITIES = {
@@ -74,7 +73,7 @@ class Placed:
 
 
 @dataclass(eq=False)
-class Model:
+class Model(Frozen):
     """A frozen network with its tokenizer.
 
     arrangement: "encoder" (states only), "masked", "causal" or "encoder-decoder". can: subset of CAPABILITIES.
@@ -153,43 +152,10 @@ class Model:
         with self.frozen():
             return find_sites(self.network, probe, encoder_length=3)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash over architecture, vocabulary and samples of every weight: two models with the same one are the same."""
-        digest = hashlib.blake2b(digest_size=12)
-        digest.update(f"{type(self.network).__name__} {len(self.tokenizer)} ".encode())
-        for name, tensor in sorted(self.network.state_dict().items()):
-            flat = tensor.detach().reshape(-1)
-            # rounded to bfloat16, so that one checkpoint has one fingerprint on a CPU and on a GPU
-            sample = flat[:: max(1, flat.numel() // 256)][:256].to(torch.bfloat16).float().cpu()
-            digest.update(f"{name} {tuple(tensor.shape)} ".encode() + sample.numpy().tobytes())
-        return digest.hexdigest()
-
     def describe(self) -> str:
-        count = sum(p.numel() for p in self.network.parameters())
-        return (
-            f"{self.name}: {type(self.network).__name__}, {count / 1e6:.1f} M parameters, hidden size {self.hidden}, "
-            f"{str(self.dtype).removeprefix('torch.')} on {self.device}{f' ({self.why})' if self.why else ''}"
-        )
+        return self.described(f"hidden size {self.hidden}")
 
     # using it
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Evaluation mode and no gradients for the network's own weights; everything is put back afterwards."""
-        modes = [(m, m.training) for m in self.network.modules()]
-        wants = [(p, p.requires_grad) for p in self.network.parameters()]
-        try:
-            for m, _ in modes:
-                m.training = False
-            for p, _ in wants:
-                p.requires_grad_(False)
-            yield
-        finally:
-            for m, mode in modes:
-                m.training = mode
-            for p, want in wants:
-                p.requires_grad_(want)
 
     def renderer(self, frame: Frame, prompt: Prompt | None = None) -> Renderer:
         """Lays examples out for this model and `prompt`."""

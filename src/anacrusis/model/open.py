@@ -12,6 +12,7 @@ import torch
 
 from ..errors import ConfigError, MissingExtra, ModelError, did_you_mean
 from .model import Model
+from .open_sight import open_sight, reads_images
 
 
 def _minilm() -> str:
@@ -22,7 +23,11 @@ def _minilm() -> str:
     return str(package.get_model_path())
 
 
-BUILTINS = {"minilm": _minilm}
+def _tiny_clip() -> str:
+    return str(Path(__file__).parents[1] / "data" / "tiny-clip")
+
+
+BUILTINS = {"minilm": _minilm, "tiny-clip": _tiny_clip}
 
 _OPENERS = {  # end of the architecture's name -> (transformers' auto class, arrangement)
     "ForMaskedLM": ("AutoModelForMaskedLM", "masked"),
@@ -68,6 +73,10 @@ def open(  # noqa: A001  (the name that users know: ana.open)
 
     try:
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+        if reads_images(config):
+            sight = open_sight(name, config, source, chosen, kind, why)
+            sight.opening = {k: v for k, v in {"dtype": dtype, "device": device}.items() if v != "auto"}
+            return sight
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise ModelError(_not_found(name, error)) from error

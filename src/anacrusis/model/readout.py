@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,14 @@ from .rows import Batch, Row, collate
 Gold = int | tuple[int, ...] | str | None
 
 
+class Judged(NamedTuple):
+    """each: (B,) loss in nats; scores: what it came from; seen: what the towers of a model for images gave."""
+
+    each: Tensor
+    scores: Tensor
+    seen: Any = None
+
+
 @dataclass
 class Reader:
     """Base. One reader serves one model and frame."""
@@ -35,6 +43,10 @@ class Reader:
     def rows(self, inputs: Iterable[Sequence[str]], prompt: Prompt | None, golds: Sequence[Gold] = ()) -> list[Row]:
         """Lay examples out. golds: given while learning; readers that teach answers put them into the rows."""
         return list(self.model.renderer(self.frame, prompt).rows(inputs))
+
+    def batch(self, rows: Sequence[Row]) -> Batch:
+        """Rows as tensors, where the model is."""
+        return collate(rows).to(self.model.device)
 
     def at(self, batch: Batch) -> Tensor | None:
         """(B, 1) columns whose states are enough to judge by; None when all are needed."""
@@ -55,12 +67,10 @@ class Reader:
         states = self.model.run(asked, placed, read=at is not None, recompute=recompute)
         return self.judge(self.vector(states, batch), head)
 
-    def loss(
-        self, batch: Batch, placed: Placed, head: Head | None, golds: Tensor, recompute: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Loss per row (B,), in nats, and the scores it came from. golds: (B,) class indexes, or (B, C) of 0 and 1."""
+    def loss(self, batch: Batch, placed: Placed, head: Head | None, golds: Tensor, recompute: bool = False) -> Judged:
+        """Loss per row and the scores it came from. golds: (B,) class indexes, or (B, C) of 0 and 1."""
         z = self.scores(batch, placed, head, recompute)
-        return classification_loss(z, golds), z
+        return Judged(classification_loss(z, golds), z)
 
 
 def classification_loss(z: Tensor, golds: Tensor) -> Tensor:
@@ -166,16 +176,14 @@ class Language(LabelWords):
         answers = [g if isinstance(g, str) else words[g] if isinstance(g, int) else None for g in golds]
         return list(self.model.renderer(self.frame, prompt).rows(inputs, answers or None, end))
 
-    def loss(
-        self, batch: Batch, placed: Placed, head: Head | None, golds: Tensor, recompute: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def loss(self, batch: Batch, placed: Placed, head: Head | None, golds: Tensor, recompute: bool = False) -> Judged:
         states = self.model.run(batch, placed, read=True, recompute=recompute)
         wanted = batch.targets != -100
         z = self.model.logits(states[wanted]).float()  # only where a token is taught: never (B, S, V)
         each = torch.zeros(wanted.shape, device=z.device).masked_scatter(
             wanted, F.cross_entropy(z, batch.targets[wanted], reduction="none")
         )
-        return each.sum(1) / wanted.sum(1).clamp(min=1), z
+        return Judged(each.sum(1) / wanted.sum(1).clamp(min=1), z)
 
 
 class Pooled(Reader):
@@ -253,6 +261,14 @@ READERS: dict[str, type[Reader]] = {
 
 def reader(model: Model, frame: Frame) -> Reader:
     """The reader that a frame names. Raises ModelError where the model cannot do it."""
+    if "images" in model.can:
+        from .sighted import image_reader
+
+        return image_reader(model, frame)  # type: ignore[arg-type]
+    if frame.readout not in READERS:
+        raise ModelError(
+            f"the readout {frame.readout!r} is for pictures; {model.name} ({model.arrangement}) reads texts"
+        )
     cls = READERS[frame.readout]
     if cls.needs not in model.can:
         fits = [n for n, r in READERS.items() if r.needs in model.can]
@@ -275,7 +291,7 @@ def score_all(read: Reader, rows: Sequence[Row], prompt: Prompt, *, size: int = 
     out: Tensor | None = None
     with read.model.frozen():
         for index in batches_by_length(rows, size):
-            batch = collate([rows[i] for i in index]).to(read.model.device)
+            batch = read.batch([rows[i] for i in index])
             z = read.scores(batch, read.model.place(prompt, batch), prompt.head).cpu()
             out = z.new_zeros(len(rows), z.shape[1]) if out is None else out
             out[index] = z

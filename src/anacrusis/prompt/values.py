@@ -6,7 +6,7 @@ L layers, C classes. While a prompt is being learned the same classes carry live
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
@@ -17,7 +17,8 @@ from ..errors import ConfigError, PromptError
 
 PLACES = ("auto", "front", "after-bos", "back", "slots")
 # words: label words as a whole; answer: a reply that names a class
-READOUTS = ("label-words", "words", "lm", "head", "similarity", "generate", "answer")
+# match: images with class texts; classes: the outputs that a classifier was trained with
+READOUTS = ("label-words", "words", "lm", "head", "similarity", "generate", "answer", "match", "classes")
 STACKS = ("encoder", "decoder", "cross")  # the attentions that keys and values can be put in front of
 
 
@@ -35,6 +36,8 @@ class Frame:
     readout: str = "label-words"  # one of READOUTS
     pool: str = "mean"  # "mean", "cls" or "last" over the caller's own tokens, for head and similarity
     multi: bool = False  # several labels may hold at once
+    templates: tuple[str, ...] = ()  # of class texts, instead of `template`: their features are averaged
+    texts: tuple[tuple[str, ...], ...] = ()  # C times any number of class texts (descriptions), instead of templates
 
     def __post_init__(self) -> None:
         for name, value, known in (("place", self.place, PLACES), ("readout", self.readout, READOUTS)):
@@ -299,4 +302,168 @@ class Constant(Prompt):
         return cls(scores=tensors["scores"], **common)
 
 
-KINDS: dict[str, type[Prompt]] = {c.kind: c for c in (Text, Soft, Prefix, Conditioned, Adapter, Constant)}
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Tokens(Prompt):
+    """Rows in one transformer tower of a model for images: the image tower's own, or the context of class texts.
+
+    side: "image" or "text". layers: what stands in the rows' places from that layer on: (M, d); (C, M, d) where every
+        class has its own; (B, M, d) where a network made them for each input. M may differ by layer, and be 0.
+    per: "all", "class" or "input". read_only: the rows read the tower's own tokens and are read by nobody; what they
+        become is the feature, one a row.
+    entry: image side: "before-norm" or "after-norm" of the tower's first normalisation (those that have none: same).
+    gates, temperatures, entries, mass: as in model.tower.Rows, where they are explained; None: nothing changes.
+    made: by layer, a function of its own tokens (B, n, d) and `texts`, the class features, that writes rows
+        (B, M, d): only while a network is learning, or restored; never saved.
+    """
+
+    kind: ClassVar[str] = "tokens"
+    side: str
+    layers: Mapping[int, Tensor]
+    per: str = "all"
+    read_only: bool = False
+    entry: str = "before-norm"
+    gates: Tensor | None = None
+    temperatures: Tensor | None = None
+    entries: Tensor | None = None
+    mass: Tensor | None = None
+    made: Mapping[int, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = {"side": ("image", "text"), "per": ("all", "class", "input"), "entry": ("before-norm", "after-norm")}
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise PromptError(f"Tokens.{name} is {getattr(self, name)!r}; it must be one of {', '.join(values)}")
+        for layer, rows in self.layers.items():
+            if rows.dim() != (2 if self.per == "all" else 3):
+                raise PromptError(f"Tokens.layers[{layer}] is {tuple(rows.shape)}, which is not for per={self.per!r}")
+
+    @property
+    def length(self) -> int:
+        """M where the rows come in."""
+        return int(self.layers[min(self.layers)].shape[-2]) if self.layers else 0
+
+    def tensors(self) -> dict[str, Tensor]:
+        own = {f"layer.{i}": t for i, t in self.layers.items()}
+        ways = {n: getattr(self, n) for n in ("gates", "temperatures", "entries", "mass")}
+        return {**own, **{n: t for n, t in ways.items() if t is not None}, **super().tensors()}
+
+    def meta(self) -> dict[str, Any]:
+        return {"side": self.side, "per": self.per, "read_only": self.read_only, "entry": self.entry}
+
+    @classmethod
+    def from_parts(cls, meta: Mapping[str, Any], tensors: Mapping[str, Tensor], **common: Any) -> Tokens:
+        layers = {int(k[6:]): t for k, t in tensors.items() if k.startswith("layer.")}
+        ways: dict[str, Any] = {n: tensors[n] for n in ("gates", "temperatures", "entries", "mass") if n in tensors}
+        return cls(layers=layers, head=_head(tensors), **meta, **ways, **common)
+
+    def detached(self) -> Prompt:
+        if self.made:
+            raise PromptError("rows that a network makes cannot be kept as tensors: its maker folds to the network")
+        return super().detached()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pixels(Prompt):
+    """A change of the picture itself: pixels + delta.
+
+    delta: (3, S, S), or (B, 3, S, S) where a network wrote one for each input. space: "raw" (pixels of 0..1, before
+    the model's own normalisation) or "normalised". clip: raw pixels are cut to 0..1 afterwards.
+    """
+
+    kind: ClassVar[str] = "pixels"
+    delta: Tensor
+    space: str = "raw"
+    clip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.space not in ("raw", "normalised"):
+            raise PromptError(f"Pixels.space is {self.space!r}; it must be raw or normalised")
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"delta": self.delta, **super().tensors()}
+
+    def meta(self) -> dict[str, Any]:
+        return {"space": self.space, "clip": self.clip}
+
+    @classmethod
+    def from_parts(cls, meta: Mapping[str, Any], tensors: Mapping[str, Tensor], **common: Any) -> Pixels:
+        return cls(delta=tensors["delta"], head=_head(tensors), **meta, **common)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Paired(Prompt):
+    """A text side and an image side, of one dual encoder."""
+
+    kind: ClassVar[str] = "paired"
+    text: Prompt
+    image: Prompt
+
+    @property
+    def length(self) -> int:
+        return self.text.length
+
+    def tensors(self) -> dict[str, Tensor]:
+        sides = {"text": self.text, "image": self.image}
+        return {**{f"{s}.{k}": t for s, p in sides.items() for k, t in p.tensors().items()}, **super().tensors()}
+
+    def meta(self) -> dict[str, Any]:
+        return {s: {"kind": p.kind, **p.meta()} for s, p in (("text", self.text), ("image", self.image))}
+
+    @classmethod
+    def from_parts(cls, meta: Mapping[str, Any], tensors: Mapping[str, Tensor], **common: Any) -> Paired:
+        def side(name: str) -> Prompt:
+            own = {k.removeprefix(name + "."): t for k, t in tensors.items() if k.startswith(name + ".")}
+            rest = {k: v for k, v in meta[name].items() if k != "kind"}
+            return KINDS[meta[name]["kind"]].from_parts(rest, own)
+
+        return cls(text=side("text"), image=side("image"), head=_head(tensors), **common)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Cache(Prompt):
+    """Remembered examples beside the class texts: scores + alpha * exp(-beta * (1 - f . keys)) @ values.
+
+    keys: (N, d), unit length. values: (N, C). f: the image's feature.
+    """
+
+    kind: ClassVar[str] = "cache"
+    keys: Tensor
+    values: Tensor
+    alpha: float
+    beta: float
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"keys": self.keys, "values": self.values, **super().tensors()}
+
+    def meta(self) -> dict[str, Any]:
+        return {"alpha": self.alpha, "beta": self.beta}
+
+    @classmethod
+    def from_parts(cls, meta: Mapping[str, Any], tensors: Mapping[str, Tensor], **common: Any) -> Cache:
+        return cls(keys=tensors["keys"], values=tensors["values"], head=_head(tensors), **meta, **common)
+
+
+KINDS: dict[str, type[Prompt]] = {
+    c.kind: c for c in (Text, Soft, Prefix, Conditioned, Adapter, Constant, Tokens, Pixels, Paired, Cache)
+}
+
+
+def for_classes(prompt: Prompt, labels: Sequence[str], words: Sequence[str] | None = None) -> Prompt:
+    """The same prompt with other classes: none of their tokens was stored. Raises PromptError where classes were
+    learned themselves (a head, vectors or examples of each class, descriptions)."""
+    own = {
+        "a head": prompt.head is not None,
+        "vectors of each class": any(isinstance(p, Tokens) and p.per == "class" for p in sides(prompt)),
+        "examples of each class": isinstance(prompt, Cache),
+        "descriptions of each class": bool(prompt.frame.texts),
+        "its scores": isinstance(prompt, Constant),
+    }
+    if found := [k for k, has in own.items() if has]:
+        raise PromptError(f"this prompt has learned {found[0]}: it cannot serve other classes. Fit one on those")
+    spoken = tuple(words) if words is not None else tuple(n.replace("_", " ").replace("-", " ") for n in labels)
+    return replace(prompt, frame=replace(prompt.frame, labels=tuple(labels), words=spoken))
+
+
+def sides(prompt: Prompt) -> tuple[Prompt, ...]:
+    """The parts of a prompt: itself, or both sides of a pair."""
+    return (prompt.text, prompt.image) if isinstance(prompt, Paired) else (prompt,)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..model.model import batches_by_length
 from ..model.readout import Pooled
-from ..model.rows import Row, collate
+from ..model.rows import Row
 from ..prompt.values import Head, Prompt
 
 GRID = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # inverse regularisation, for features of unit RMS
@@ -24,7 +24,7 @@ def features(read: Pooled, rows: Sequence[Row], prompt: Prompt, *, size: int = 3
     out = torch.zeros(len(rows), read.model.hidden)
     with read.model.frozen():
         for index in batches_by_length(rows, size):
-            batch = collate([rows[i] for i in index]).to(read.model.device)
+            batch = read.batch([rows[i] for i in index])
             out[index] = read.pooled(batch, read.model.place(prompt, batch)).cpu()
             if done:
                 done(len(index))

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, did_you_mean
-from ..model.model import Model
-from ..model.rows import Batch
 from ..prompt.values import Frame, Prompt
 from ..registry import cast
 from ..task.task import Task
@@ -64,7 +62,7 @@ class Training:
 class Problem:
     """What a method is built for. generator: the run's own random numbers; the global ones are never used."""
 
-    model: Model
+    model: Any  # a Model, or a Sight for images
     task: Task
     frame: Frame
     generator: torch.Generator
@@ -75,12 +73,13 @@ class Problem:
 class View:
     """What an objective's term may look at in one step."""
 
-    model: Model
-    batch: Batch
+    model: Any  # a Model, or a Sight for images
+    batch: Any  # its Batch, or ImageBatch
     golds: Tensor  # (B,) class indexes, (B, C) of 0 and 1, or (B,) of -1 for written answers
     prompt: Prompt  # live
     initial: Prompt  # as it was before the first step, without gradient
     scores: Tensor | None  # (B, C), live
+    seen: Any = None  # of a model for images: what its towers gave, live (model.sighted.Seen)
 
 
 @dataclass(frozen=True)

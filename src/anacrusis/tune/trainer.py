@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ..errors import RunError
 from ..model.model import Placed
 from ..model.readout import Pooled, Reader, classification_loss, reader
-from ..model.rows import Batch, Row, collate
+from ..model.rows import Batch, Row
 from ..prompt.store import write_json
 from ..prompt.values import Head, Prompt
 from ..task.task import Example
@@ -225,15 +225,15 @@ class Trainer:
             placed = replace(behind, vectors=self.model.place(prompt, batch).vectors)
         else:
             rows = [self.rows[i] for i in index]
-            batch = collate(rows if keep is None else [r.without(keep) for r in rows]).to(self.model.device)
+            batch = self.read.batch(rows if keep is None else [r.without(keep) for r in rows])
             prompt = self.maker(None if self.maker.reads == "nothing" else self.model.reads(batch))
             placed = self.model.place(prompt, batch)
         golds = self.golds[index].to(self.model.device)
-        each, scores = self.read.loss(batch, placed, self._live_head(), golds, recompute=self.options.recompute)
-        losses = {"answer": each.mean()}
+        judged = self.read.loss(batch, placed, self._live_head(), golds, recompute=self.options.recompute)
+        losses = {"answer": judged.each.mean()}
         terms = self.recipe.terms if stage.terms is None else stage.terms
         for term in terms:
-            view = View(self.model, batch, golds, prompt, self.initial, scores)
+            view = View(self.model, batch, golds, prompt, self.initial, judged.scores, judged.seen)
             losses[term.name] = term.weight * term.value(view)
         return losses
 
@@ -324,11 +324,11 @@ class Trainer:
         written = self.recipe.frame.readout == "generate"
         for start in range(0, len(self.valid_rows), 32):
             index = sorted(range(len(self.valid_rows)), key=lambda i: len(self.valid_rows[i].codes))[start : start + 32]
-            batch: Batch = collate([self.valid_rows[i] for i in index]).to(self.model.device)
+            batch: Batch = self.read.batch([self.valid_rows[i] for i in index])
             placed: Placed = self.model.place(prompt, batch)
             golds = self.valid_golds[index].to(self.model.device)
             if written:
-                each, _ = self.read.loss(batch, placed, head, golds)
+                each = self.read.loss(batch, placed, head, golds).each
             else:
                 scores = self.read.scores(batch, placed, head)
                 each = classification_loss(scores, golds)
