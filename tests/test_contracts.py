@@ -16,7 +16,7 @@ from anacrusis.model.frames import default_frame
 from anacrusis.model.model import Model
 from anacrusis.model.rows import collate
 from anacrusis.prompt.values import Adapter
-from anacrusis.registry import Method, all_methods, require
+from anacrusis.registry import TEXTS, Method, all_methods, require
 from anacrusis.task import Task
 from anacrusis.testing import WORDS, planted, tiny
 from anacrusis.tune.recipe import Problem, Recipe, Training
@@ -24,7 +24,7 @@ from anacrusis.tune.trainer import Trainer
 from tests.test_model import state, unchanged
 from tests.world import Direct, World
 
-TUNED = [n for n, m in all_methods().items() if m.engine == "tune"]
+TUNED = [n for n, m in all_methods().items() if m.engine == "tune" and m.arrangements & TEXTS]
 FAMILIES = ("gpt2", "llama", "bert", "minilm", "t5", "bart")
 PAIRS = [(n, f) for n in TUNED for f in FAMILIES]
 QUICK = {"epochs": "2", "batch": "8", "save_seconds": "0"}

@@ -74,7 +74,8 @@ CASES: dict[str, tuple[Any, str]] = {
     "context in front": (lambda: Sides(_text(layers={0: some(4, 32)})), "{label} {soft}"),
     "class-specific": (lambda: Sides(_text(layers={0: some(3, 4, 32)}, per="class")), "{soft} {label}"),
     "by input": (lambda: Sides(_text(layers={0: some(3, 4, 32)}, per="input")), "{soft} {label}"),
-    "by input, in the middle": (lambda: Sides(_text(layers={0: some(3, 4, 32)}, per="input")), "{soft:1} {label} {soft}"),
+    "by input, in the middle": (
+        lambda: Sides(_text(layers={0: some(3, 4, 32)}, per="input")), "{soft:1} {label} {soft}"),
     "deep text": (lambda: Sides(_text(layers={0: some(2, 32), 1: some(2, 32, seed=1)})), "{soft} a {label}"),
     "shallow image": (lambda: Sides(None, _image(layers={0: some(5, 32)})), "a {label}"),
     "behind the norm": (lambda: Sides(None, _image(layers={0: some(5, 32)}, entry="after-norm")), "a {label}"),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._options import Data
-from .errors import AnacrusisError, ConfigError, DataError, RunError, did_you_mean
+from .errors import ConfigError, DataError, RunError, did_you_mean
 
 if TYPE_CHECKING:
     from .model.model import Model
@@ -63,28 +63,51 @@ def _kind_of(prompt: Prompt) -> str:
     return "multilabel" if prompt.frame.multi else "classification"
 
 
-def to_score(prompt: Prompt, given: Data, split: str | None) -> tuple[Task, list[str]]:
-    """The wanted examples as the test part of a task with the prompt's classes, and what is to be known about them."""
+def reads_pictures(columns: Sequence[str]) -> bool:
+    """Whether these are the fields of a prompt for pictures."""
+    return tuple(columns) == ("image",)
+
+
+def to_score(
+    prompt: Prompt, given: Data, split: str | None, done: Callable[[int, int], None] | None = None
+) -> tuple[Task, list[str]]:
+    """The wanted examples as the test part of a task with the prompt's classes, and what is to be known about them.
+
+    Where --classes asks for classes that the prompt was not learned on, the task keeps its own.
+    done: called with (pictures opened so far, all of them).
+    """
+    from .task.shift import half_of
+
     if split not in (None, "train", "valid", "test"):
         raise ConfigError(f"--split {split}: expected train, valid or test")
     if split is None and (given.test or given.valid or given.shots):
         raise ConfigError("--test, --valid and --shots divide the data: say which part is to be scored, --split test")
     seed = prompt.card.get("seed", 0) if given.seed is None else given.seed
-    given = replace(given, kind=_kind_of(prompt), seed=seed, text=given.text or list(prompt.frame.fields))
-    task = given.read() if split else given.read(valid=0.0, test=0.0)
+    given = replace(_for_fields(given, prompt.frame.fields), kind=_kind_of(prompt), seed=seed)
+    whole = given.whole(done) if split else given.whole(done, valid=0.0, test=0.0)
+    task = half_of(whole, given.classes or "all")
     if len(task.fields) != len(prompt.frame.fields):
         raise ConfigError(
             f"the prompt reads {len(prompt.frame.fields)} texts ({', '.join(prompt.frame.fields)}), but --text names "
             f"{len(task.fields)}"
         )
+    if (task.modality == "image") != reads_pictures(prompt.frame.fields):
+        raise ConfigError(
+            f"the prompt reads {' and '.join(prompt.frame.fields)}, and {given.data} holds "
+            f"{'pictures' if task.modality == 'image' else 'texts'}"
+        )
     examples: tuple[Example, ...] = getattr(task, split) if split else (*task.train, *task.valid, *task.test)
     notes = list(task.notes)
-    if _learned_from(prompt, given, task if split else None) and split in (None, "train"):
+    learned = task if split else half_of(_divided(whole, seed), given.classes or "all")
+    if learned.fingerprint == prompt.card.get("data") and split in (None, "train"):
         notes.append(
             "the prompt was learned from a part of these examples, so this score flatters; "
             "--split test scores those that it has not seen"
         )
     labels = prompt.frame.labels
+    if given.classes and (unseen := [name for name in task.labels if name not in labels]):
+        notes.append(f"{len(unseen)} of {len(task.labels)} classes are new to the prompt, such as {unseen[0]!r}")
+        return replace(task, train=(), valid=(), test=examples), notes
     words = prompt.frame.words if len(prompt.frame.words) == len(labels) else labels
     moved = tuple(_in_classes(e, task.labels, labels) for e in examples)
     return replace(task, labels=labels, words=words, train=(), valid=(), test=moved), notes
@@ -103,12 +126,24 @@ def _in_classes(example: Example, names: Sequence[str], labels: Sequence[str]) -
     return replace(example, gold=found if isinstance(gold, tuple) else found[0])
 
 
-def _learned_from(prompt: Prompt, given: Data, task: Task | None) -> bool:
-    """Whether these data, divided as `fit` does, are those of the prompt's card."""
-    try:
-        return (task or given.read()).fingerprint == prompt.card.get("data")
-    except AnacrusisError:  # they cannot be divided, so it did not learn from them
-        return False
+def _for_fields(given: Data, columns: Sequence[str]) -> Data:
+    """The data with the prompt's own field for a column that is not named."""
+    if given.data.is_dir():
+        return given
+    if reads_pictures(columns):
+        if given.text:
+            raise ConfigError(f"--text {given.text[0]}: this prompt reads pictures; name their column with --image")
+        return replace(given, image=given.image or columns[0])
+    return given if given.image else replace(given, text=given.text or list(columns))
+
+
+def _divided(task: Task, seed: int) -> Task:
+    """The task, read without drawing parts, divided as `fit` does it."""
+    from .task.splits import Split, divide, strata
+
+    stratum = strata(task.train, list(task.labels))
+    train, valid, test = divide(task.train, task.valid or None, task.test or None, Split(seed), stratum)
+    return replace(task, train=train, valid=valid, test=test)
 
 
 # --- texts to answer
@@ -121,6 +156,11 @@ def from_arguments(texts: Sequence[str], columns: Sequence[str]) -> Iterator[Inp
     for i, text in enumerate(texts, 1):
         if not text.strip():
             raise DataError(f"text {i} is empty")
+    if reads_pictures(columns):
+        from .task.images import load
+
+        for text in texts:
+            load(text)  # a misspelt or broken one is told before the model is opened
     yield from chunks(texts, n)
 
 
@@ -149,6 +189,13 @@ def from_stdin(columns: Sequence[str]) -> Iterator[Inputs]:
             )
         if not all(t.strip() for t in inputs):
             raise DataError(f"line {number} of stdin is empty{' in part' if text.strip() else ''}")
+        if reads_pictures(columns):
+            from .task.images import load
+
+            try:
+                load(text)
+            except DataError as error:
+                raise DataError(f"line {number} of stdin: {error}") from error
         yield inputs
 
 
@@ -160,7 +207,7 @@ def answers_to(prompt: Prompt, model: Model | None, chunk: Sequence[Inputs]) -> 
 
     if prompt.frame.readout in ("generate", "answer"):
         return ((text, None) for text in write(prompt, chunk, model))
-    z = scores(prompt, chunk, model)  # type: ignore[arg-type]  # None only where the answer is constant
+    z = scores(prompt, chunk, model)
     shares = (z.sigmoid() if prompt.frame.multi else z.softmax(-1)).tolist()
     named = ({k: round(v, 6) for k, v in zip(prompt.frame.labels, row, strict=True)} for row in shares)
     return zip(answers(prompt, z), named, strict=True)

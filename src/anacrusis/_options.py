@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,7 +29,10 @@ def argument(metavar: str, said: str) -> Any:
     return typer.Argument(metavar=metavar, help=said)
 
 
-DataFile = Annotated[Path, argument("DATA", "CSV, TSV, JSON lines, JSON or Parquet, with column names.")]
+DataFile = Annotated[
+    Path,
+    argument("DATA", "CSV, TSV, JSON lines, JSON or Parquet, with column names; or a folder of pictures by class."),
+]
 Folder = Annotated[Path, argument("FOLDER", "A prompt's folder, or the folder of its run.")]
 
 Text = Annotated[
@@ -38,6 +41,7 @@ Text = Annotated[
 Label = Annotated[
     list[str] | None, option(DATA, "Column of the answer; several: one 0/1 column a label.", "--label", metavar="COL")
 ]
+Image = Annotated[str | None, option(DATA, "Column of pictures' files, instead of --text.", "--image", metavar="COL")]
 Test = Annotated[Path | None, option(DATA, "File of test examples, else a share of DATA.")]
 Valid = Annotated[Path | None, option(DATA, "File of validation examples, else a share of DATA.")]
 Kind = Annotated[str | None, option(DATA, "classification, multilabel or generation; else told by the labels.")]
@@ -54,6 +58,14 @@ Words = Annotated[
 ]
 PromptSeed = Annotated[int | None, option(DATA, "Of the split; else the prompt's own.")]
 Part = Annotated[str | None, option(DATA, "Score train, valid or test, divided as `fit` does; else all of DATA.")]
+
+Half = Annotated[
+    str | None, option(DATA, "base: the first half of the classes by name; new: the others; else all.", "--classes")
+]
+Corruption = Annotated[
+    str | None, option(DATA, "Make the pictures worse: fog, gaussian-noise, motion-blur and others.", "--corruption")
+]
+Severity = Annotated[int | None, option(DATA, "Of the corruption, 1 to 5; else 3.", metavar="1..5")]
 
 MethodName = Annotated[
     str | None,
@@ -133,17 +145,44 @@ class Data:
     separator: str = "|"
     split_column: str | None = None
     word: list[str] | None = None
+    image: str | None = None
+    classes: str | None = None
 
-    def read(self, **shares: float) -> Task:
-        """The task. shares: of valid and test, other than the usual ones."""
+    def __post_init__(self) -> None:
+        if self.classes is not None:  # now, for pictures take long to read
+            from .task.shift import check_half
+
+            check_half(self.classes)
+
+    def read(self, done: Callable[[int, int], None] | None = None) -> Task:
+        """The task. done: called with (pictures opened so far, all of them)."""
+        from .task.shift import half_of
+
+        return half_of(self.whole(done), self.classes or "all")
+
+    def whole(self, done: Callable[[int, int], None] | None = None, **shares: float) -> Task:
+        """The task of all classes. shares: of valid and test, other than the usual ones."""
         from .task import Split, Task
 
+        split = Split(seed=self.seed or 0, shots=self.shots, **shares)
+        words = pairs(self.word, "--word", "LABEL=WORD") or None
+        if self.data.is_dir():
+            for name in ("text", "label", "image", "split_column"):
+                if getattr(self, name):
+                    raise ConfigError(
+                        f"--{name.replace('_', '-')} names a column, and {self.data} is a folder: the names of the "
+                        "folders in it are the classes. Leave it out"
+                    )
+            return Task.from_folder(
+                self.data, test=self.test, valid=self.valid, words=words, split=split, metric=self.metric,
+                kind=self.kind, skip_bad=self.skip_bad, done=done,
+            )  # fmt: skip
         return Task.from_file(
             self.data, _one_or_more(self.text), _one_or_more(self.label), test=self.test, valid=self.valid,
-            words=pairs(self.word, "--word", "LABEL=WORD") or None, metric=self.metric,
-            split=Split(seed=self.seed or 0, shots=self.shots, **shares), kind=self.kind, separator=self.separator,
+            words=words, metric=self.metric, split=split, kind=self.kind, separator=self.separator,
             split_column=self.split_column, skip_bad=self.skip_bad, encoding=self.encoding,
             delimiter=self.delimiter and self.delimiter.replace("\\t", "\t"), quotes=not self.no_quotes,
+            image=self.image, done=done,
         )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .prompt.values import Prompt
     from .runs.run import Run
 
+MANY = 500  # pictures: fewer are opened or drawn at once
 DEFAULT_ENDPOINT = "opro"
 DEFAULT_METHOD = {
     "classification": "residual-prompt-tuning",
@@ -77,6 +78,7 @@ def fit(
     data: o.DataFile,
     text: o.Text = None,
     label: o.Label = None,
+    image: o.Image = None,
     test: o.Test = None,
     valid: o.Valid = None,
     kind: o.Kind = None,
@@ -89,6 +91,7 @@ def fit(
     separator: o.Separator = "|",
     split_column: o.SplitColumn = None,
     word: o.Words = None,
+    classes: o.Half = None,
     method: o.MethodName = None,
     settings: o.Settings = None,
     seed: o.Seed = 0,
@@ -119,8 +122,9 @@ def fit(
     options = o.pairs(settings, "--set", "NAME=VALUE, such as --set epochs=5")
     check_out(out)
     check_out(run, "run.json", option="--run")
-    task = _quietly(o.group(o.Data, ctx).read)
     first = os.environ.get("RANK", "0") == "0"  # of several processes that train together, one speaks
+    with console.Progress(quiet or not first) as show:
+        task = _quietly(lambda: o.group(o.Data, ctx).read(_opening(show)))
     with console.Progress(quiet or not first) as show, _resumable(show, run):
         show.phase("loading", brief=True)
         from .registry import get
@@ -164,6 +168,7 @@ def evaluate(
     data: o.DataFile,
     text: o.Text = None,
     label: o.Label = None,
+    image: o.Image = None,
     test: o.Test = None,
     valid: o.Valid = None,
     metric: o.Metric = None,
@@ -176,6 +181,9 @@ def evaluate(
     separator: o.Separator = "|",
     split_column: o.SplitColumn = None,
     split: o.Part = None,
+    classes: o.Half = None,
+    corruption: o.Corruption = None,
+    severity: o.Severity = None,
     model: o.AnyModel = None,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
@@ -188,12 +196,23 @@ def evaluate(
 
     For example: anacrusis evaluate tickets new-tickets.csv --text message --label team
     """
+    strength = 3 if severity is None else severity
+    if corruption is not None:
+        from .task.corruptions import check
+
+        check(corruption, strength)
+    elif severity is not None:
+        raise ConfigError(f"--severity {severity}: of what? Name it with --corruption, such as --corruption fog")
     with console.Progress(quiet) as show:
         show.phase("loading", brief=True)
         from .measure.evaluate import evaluate as score_on
 
         prompt = load_prompt(folder)
-        task, notes = _quietly(lambda: to_score(prompt, o.group(o.Data, ctx), split))
+        task, notes = _quietly(lambda: to_score(prompt, o.group(o.Data, ctx), split, _opening(show)))
+        if corruption is not None:
+            from .task.corruptions import corrupted
+
+            task = corrupted(task, corruption, strength, seed or 0)
         for note in notes:
             show.note(note)
         opened = None if prompt.kind == "constant" else o.group(o.Opening, ctx).open(show, prompt)
@@ -211,7 +230,7 @@ def predict(
     folder: o.Folder,
     texts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TEXT", help="Texts to answer; a prompt for pairs takes them two by two."),
+        typer.Argument(metavar="TEXT", help="Texts to answer, or pictures' files; for pairs of texts, two by two."),
     ] = None,
     batch: Annotated[
         int, typer.Option(min=1, help="Lines of stdin answered at a time; 1 answers each as it comes.")
@@ -227,6 +246,7 @@ def predict(
     """Answer texts with a saved prompt: those on the command line, else the lines of stdin.
 
     One answer a line, in the same order. Pairs on stdin: the two texts of a line are separated by a tab.
+    A prompt for pictures takes the paths of their files.
     Several labels are separated by |, none at all is a | alone; line breaks of a written text become blanks.
     With --json: a list of objects with input, answer, and scores from 0 to 1 by class.
 
@@ -465,7 +485,53 @@ def demo(
     _next(out, found.learned.prompt)
 
 
+@app.command()
+def draw(
+    folder: Annotated[Path, o.argument("FOLDER", "A new folder.")],
+    classes: Annotated[
+        str, o.option(None, "What tells them apart: pairs, shape, colour, texture, count or background.")
+    ] = "pairs",
+    per_class: Annotated[int, o.option(None, "Pictures of each class.", "--per-class")] = 20,
+    style: Annotated[str, o.option(None, "flat, outline, night, pastel, grainy or mosaic.")] = "flat",
+    size: Annotated[int, o.option(None, "Of a side, in pixels.")] = 64,
+    seed: Annotated[int, o.option(None, "Of everything random.")] = 0,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Draw pictures in a folder per class, to try things with. No download.
+
+    For example: anacrusis draw photos --classes pairs --per-class 40
+    """
+    from . import pictures
+
+    with console.Progress(quiet) as show:
+        total = per_class * len(pictures.classes_of(classes))
+        count = show.count(f"drawing {total:,} pictures", total) if total >= MANY else None
+        files = pictures.write(
+            folder, classes=classes, per_class=per_class, style=style, size=size, seed=seed, done=count
+        )
+    names = sorted({file.parent.name for file in files})
+    if as_json:
+        console.emit({"folder": str(folder), "pictures": len(files), "classes": names})
+        return
+    console.line(f"{len(files):,} pictures of {len(names)} classes in {console.shown(folder)}: {', '.join(names)}.")
+
+
 # --- what they share
+
+
+def _opening(show: console.Progress) -> Callable[[int, int], None]:
+    """Shows how many pictures have been opened, where that takes a while."""
+    counts: list[Callable[[int], None]] = []
+
+    def done(_: int, total: int) -> None:
+        if total < MANY:
+            return
+        if not counts:
+            counts.append(show.count(f"opening {total:,} pictures", total))
+        counts[0](1)
+
+    return done
 
 
 def _quietly(read: Callable[[], Any]) -> Any:

@@ -8,8 +8,9 @@ Styles other than "flat" are shifts of the domain: the same things, drawn otherw
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -232,3 +233,68 @@ def _styled(picture: NDArray[np.float64], style: str, rng: random.Random) -> NDA
         coarse = picture[:edge, :edge].reshape(edge // n, n, edge // n, n, 3).mean((1, 3))
         return np.pad(coarse.repeat(n, 0).repeat(n, 1), ((0, S - edge), (0, S - edge), (0, 0)), mode="edge")
     return picture + g.normal(0, 2, picture.shape)
+
+
+# --- folders of pictures, to try things with
+
+PAIRS = tuple(
+    (colour, shape) for colour in ("red", "green", "blue", "yellow") for shape in ("circle", "square", "star", "moon")
+)
+CLASSES = ("pairs", "shape", "colour", "texture", "count", "background")
+
+
+def classes_of(kind: str) -> dict[str, dict[str, Any]]:
+    """What is fixed in each class's scenes, by the class's name. Raises ConfigError for an unknown kind."""
+    if kind not in CLASSES:
+        raise ConfigError(f"no classes {kind!r}.{did_you_mean(kind, CLASSES)}")
+    if kind == "pairs":
+        return {f"{colour} {shape}": {"colour": colour, "shape": shape} for colour, shape in PAIRS}
+    if kind == "count":
+        return {name: {"count": i} for i, name in enumerate(COUNTS, 1)}
+    names = {"shape": SHAPES, "colour": COLOURS, "texture": TEXTURES, "background": BACKGROUNDS}[kind]
+    return {name: {kind: name} for name in names}
+
+
+def write(
+    folder: str | Path,
+    *,
+    classes: str = "pairs",
+    per_class: int = 20,
+    style: str = "flat",
+    size: int = 64,
+    seed: int = 0,
+    names: Mapping[str, str] | None = None,
+    done: Callable[[int], Any] | None = None,
+) -> list[Path]:
+    """PNG files in a folder per class; what is not the class's is by chance.
+
+    classes: one of CLASSES; "pairs" are 16 such as "red circle". names: other names of class folders, by class.
+    done: called with a number of pictures as they are written. Raises ConfigError for a wrong option or a class that
+    there is not, and where the folder holds something.
+    """
+    folder, fixed = Path(folder), classes_of(classes)
+    if style not in STYLES:
+        raise ConfigError(f"no style {style!r}.{did_you_mean(style, STYLES)}")
+    if per_class < 1 or not 8 <= size <= 1024:
+        raise ConfigError(f"per_class={per_class}, size={size}: expected at least 1 picture of 8 to 1024 pixels")
+    for name in names or ():
+        if name not in fixed:
+            raise ConfigError(f"names: no class {name!r}.{did_you_mean(name, fixed)}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} holds other files, or is one; name a new folder")
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingExtra("pillow", "images", "drawing pictures") from error
+    written = []
+    for name, entries in fixed.items():
+        inside = folder / (names or {}).get(name, name)
+        inside.mkdir(parents=True)
+        for i in range(per_class):
+            rng = random.Random(f"{seed} {style} {name} {i}")  # so that more of a class are the same and others
+            path = inside / f"{i:0{len(str(per_class - 1))}d}.png"
+            Image.fromarray(draw(scene(rng, **entries), rng, size, style)).save(path)
+            written.append(path)
+            if done is not None:
+                done(1)
+    return written

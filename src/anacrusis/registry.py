@@ -9,17 +9,20 @@ from typing import Any
 
 from .errors import ConfigError, ModelError, did_you_mean
 
-ENGINES = ("tune", "search", "baseline")
-ANYWHERE = frozenset({"encoder", "masked", "causal", "encoder-decoder", "endpoint"})
+ENGINES = ("tune", "search", "adapt", "baseline")
+TEXTS = frozenset({"encoder", "masked", "causal", "encoder-decoder"})  # arrangements that read texts in memory
+ANYWHERE = TEXTS | {"endpoint"}
+SEEING = frozenset({"dual", "vision", "classifier"})  # arrangements that look at pictures
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """One way to learn a prompt. Registered in its own file under methods/.
 
-    engine: "tune" (by gradient), "search" (by trial) or "baseline" (no learning of a prompt; a yardstick).
+    engine: "tune" (by gradient), "search" (by trial), "adapt" (while in use) or "baseline" (a yardstick).
     build: tune: (config, problem) -> Recipe; baseline: (config, problem) -> Prompt; search: (config, search) ->
-        generator of requests that returns candidates, the best first.
+        generator of requests that returns candidates, the best first; adapt: (config, problem) -> Course. A prompt
+        that is run again builds its course with problem.task None: its tensors are put in afterwards.
     roles: models beside the task's that a search needs: "writer", "judge", "person".
     needs: capabilities of the model; kinds: task kinds that it serves.
     training: options of the trainer that differ from its defaults for this method.
@@ -37,7 +40,7 @@ class Method:
     kinds: frozenset[str] = frozenset({"classification", "multilabel", "generation"})
     training: Mapping[str, Any] = field(default_factory=dict)
     restore: Callable[..., Any] | None = None
-    arrangements: frozenset[str] = frozenset({"encoder", "masked", "causal", "encoder-decoder"})
+    arrangements: frozenset[str] = TEXTS
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:

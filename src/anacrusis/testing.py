@@ -5,6 +5,7 @@ Nothing is downloaded: tokenizers are made on the spot, weights are random.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -193,4 +194,48 @@ def planted(
         [texts[i] for i in order], [labels[int(gold[i])] for i in order], name="planted",
         words=dict(zip(labels, words, strict=True)), split=Split(seed=seed),
     )  # fmt: skip
+    return task, teacher
+
+
+def planted_sight(model: Sight, *, examples: int = 120, classes: int = 3, seed: int = 0) -> tuple[Task, Prompt]:
+    """Pictures that a frozen network labels under a hidden prompt, and that prompt: a perfect one is known to exist.
+
+    Dual encoders: a hidden context of the class texts. Others: hidden rows in the image tower and a hidden head.
+    """
+    import numpy as np
+
+    from .prompt.values import Tokens
+
+    g, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
+    S = model.prepare.size
+    grids = rng.integers(0, 256, (4 * examples, 4, 4, 3))  # coarse: random pixels all look alike to a tower
+    pictures = [np.kron(x, np.ones((S // 4, S // 4, 1))).astype(np.uint8) for x in grids]
+    labels = tuple(f"c{i}" for i in range(classes))
+    inputs = [(p,) for p in pictures]
+    every = Frame(fields=("image",), labels=tuple(WORDS), words=tuple(WORDS), template="{soft} {label}.")
+    if model.text is not None:
+        rows = model.scale * torch.randn(4, model.text.table.shape[1], generator=g)
+        teacher: Prompt = Tokens(side="text", layers={0: rows}, frame=Frame(**{**every.__dict__, "readout": "match"}))
+    else:
+        assert model.image.tower is not None
+        rows = model.row_scale * torch.randn(4, model.image.tower.width, generator=g)
+        head = Head(torch.randn(len(WORDS), model.hidden, generator=g), torch.zeros(len(WORDS)))
+        frame = Frame(**{**every.__dict__, "readout": "head"})
+        teacher = Tokens(side="image", layers={0: rows}, frame=frame, head=head)
+    z = scores(teacher, inputs, model)
+    # of many sets of words (or directions of the head), take the one on which the teacher is least one-sided
+    sets = [torch.randperm(len(WORDS), generator=g)[:classes] for _ in range(500)]
+    chosen = max(sets, key=lambda c: float(z[:, c].argmax(1).bincount(minlength=classes).min()))
+    words = tuple(WORDS[i] for i in chosen.tolist())
+    own = None if teacher.head is None else Head(teacher.head.weight[chosen], teacher.head.bias[chosen])
+    teacher = replace(teacher, frame=replace(teacher.frame, labels=labels, words=words), head=own)
+    z = z[:, chosen]
+    gold = z.argmax(1)
+    margin = z.topk(2, dim=1).values.diff(dim=1).abs()[:, 0]
+    kept: list[int] = []
+    for c in range(classes):
+        mine = (gold == c).nonzero()[:, 0]
+        kept += mine[margin[mine].argsort(descending=True)[: examples // classes]].tolist()
+    task = Task.from_arrays([pictures[i] for i in kept], [labels[int(gold[i])] for i in kept], name="planted",
+                            words=dict(zip(labels, words, strict=True)), split=Split(seed=seed))  # fmt: skip
     return task, teacher

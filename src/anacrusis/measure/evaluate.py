@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError
-from ..model.model import Model
 from ..prompt.values import Prompt
 from ..task import Example, Task
 from .intervals import Interval, bootstrap, paired
@@ -45,7 +44,7 @@ FURTHER = {"classification": ("accuracy", "macro-f1"), "multilabel": ("map", "mi
 
 
 def evaluate(
-    prompt: Prompt, model: Model | None, task: Task, *, split: str = "test", done: Callable[[int], Any] | None = None
+    prompt: Prompt, model: Any, task: Task, *, split: str = "test", done: Callable[[int], Any] | None = None
 ) -> Score:
     """Score `prompt` on one split of `task`, with 95 % intervals over its examples.
 
@@ -78,14 +77,14 @@ def scored(predictions: Any, examples: Sequence[Example], task: Task, split: str
     return Score(split, task.metric, main.value, main.low, main.high, main.n, seconds, others, predictions)
 
 
-def predictions_of(prompt: Prompt, model: Model | None, task: Task, inputs: Any, done: Any = None) -> Any:
+def predictions_of(prompt: Prompt, model: Any, task: Task, inputs: Any, done: Any = None) -> Any:
     """Predictions in the form that the task's metrics take."""
     if task.kind == "generation":
         assert model is not None
         return written(prompt, inputs, model)
     if prompt.frame.readout == "answer":
         return np.asarray([-1 if c is None else c for c in named(prompt, inputs, model, done)])
-    z = scores(prompt, inputs, model, done=done).numpy()  # type: ignore[arg-type]
+    z = scores(prompt, inputs, model, done=done).numpy()
     return z if task.kind == "multilabel" else np.asarray(z.argmax(1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,14 +21,17 @@ from ..model.say import call, understood
 from ..model.warm import warm
 from ..model.write import write
 from ..prompt.store import check
-from ..prompt.values import Adapter, Constant, Prompt
+from ..prompt.values import Adapter, Adaptive, Constant, Prompt
 
-Inputs = Sequence[tuple[str, ...]]
+Inputs = Sequence[tuple[Any, ...]]  # texts, or pictures: paths, arrays (H, W, 3), PIL images
 ANSWER_TOKENS = 256  # of an endpoint's reply, at most
 
 
 def as_inputs(texts: Any, fields: Sequence[str]) -> list[tuple[str, ...]]:
-    """One text, texts, or tuples of texts (pairs) as a list of tuples, one text a field."""
+    """One text, texts, or tuples of texts (pairs) as a list of tuples, one text a field; or one picture or several."""
+    if tuple(fields) == ("image",):
+        single = isinstance(texts, str | os.PathLike) or hasattr(texts, "convert") or getattr(texts, "ndim", 0) == 3
+        return [(x,) for x in ([texts] if single else texts)]
     if isinstance(texts, str):
         texts = [texts]
     out = [(t,) if isinstance(t, str) else tuple(t) for t in texts]
@@ -37,7 +41,7 @@ def as_inputs(texts: Any, fields: Sequence[str]) -> list[tuple[str, ...]]:
     return out
 
 
-def predict(prompt: Prompt, texts: Any, model: Model | None = None) -> list[Any]:
+def predict(prompt: Prompt, texts: Any, model: Any = None) -> list[Any]:
     """Class names (tuples of them where several may hold), or written texts, in the order given."""
     if model is None:
         name = prompt.card.get("model")
@@ -83,10 +87,15 @@ def answers(prompt: Prompt, z: Tensor) -> list[Any]:
     return [labels[c] for c in z.argmax(1).tolist()]
 
 
-def scores(prompt: Prompt, inputs: Inputs, model: Model, *, size: int = 32, done: Any = None) -> Tensor:
+def scores(prompt: Prompt, inputs: Inputs, model: Any, *, size: int = 32, done: Any = None) -> Tensor:
     """(N, C) scores over classes, in the order of `inputs`. Refuses a model that the prompt was not learned for."""
     if isinstance(prompt, Constant):
         return prompt.scores.repeat(len(inputs), 1)
+    if isinstance(prompt, Adaptive):
+        from ..adapt.prompts import scores as adapted
+
+        check(prompt, model.name, model.fingerprint)
+        return adapted(prompt, inputs, model, done)
     with _at_work(prompt, model):
         prompt = warm(model, prompt)
         read = reader(model, prompt.frame)

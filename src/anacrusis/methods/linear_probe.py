@@ -18,7 +18,7 @@ from ..errors import ConfigError
 from ..model.frames import default_frame
 from ..model.readout import Pooled, reader
 from ..prompt.values import Text
-from ..registry import Method, register
+from ..registry import TEXTS, Method, register
 from ..tune import probe
 from ..tune.recipe import Problem
 from ..tune.trainer import golds_of
@@ -66,6 +66,7 @@ register(
         paper="[Alain and Bengio 2016](https://arxiv.org/abs/1610.01644)",
         engine="baseline",
         needs=frozenset({"features"}),
+        arrangements=TEXTS | {"dual", "vision"},
         kinds=frozenset({"classification", "multilabel"}),
     )
 )

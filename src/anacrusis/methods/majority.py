@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..prompt.values import Constant
-from ..registry import ANYWHERE, Method, register
+from ..registry import ANYWHERE, SEEING, Method, register
 from ..tune.recipe import Problem
 from ..tune.trainer import golds_of
 
@@ -41,6 +41,6 @@ register(
         engine="baseline",
         needs=frozenset(),
         kinds=frozenset({"classification", "multilabel"}),
-        arrangements=ANYWHERE,
+        arrangements=ANYWHERE | SEEING,
     )
 )

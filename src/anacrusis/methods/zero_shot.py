@@ -1,6 +1,8 @@
 """Zero-shot: the frozen model as it is, asked in words. No example is used.
 
     label words (models that predict words): scores_c = log p(word_c | instruction, text) up to a constant, (B, C)
+    match (dual encoders): scores_c = s <f(image), mean of g(texts of c)>, (B, C); --set ensemble=true asks with several
+        templates. classes (classifiers): the network's own scores
     similarity (encoders): scores_c = 20 cos(pool(text), pool(word_c)), (B, C)
     answer (endpoints): the class that the written reply names
 
@@ -14,20 +16,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..errors import ModelError
 from ..model.frames import default_frame
 from ..model.readout import reader
 from ..prompt.values import Frame, Text
-from ..registry import ANYWHERE, Method, register
+from ..registry import ANYWHERE, SEEING, Method, register
 from ..tune.recipe import Problem
+
+TEMPLATES = (
+    "a photo of a {label}.", "a picture of a {label}.", "an image of a {label}.", "a drawing of a {label}.",
+    "a close photo of a {label}.", "a blurry photo of a {label}.", "a dark photo of a {label}.",
+    "this shows a {label}.",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroShotConfig:
     instruction: str = "auto"  # stands before the text; auto: one that lists the label words, if words are scored
+    ensemble: bool = False  # images: average over several templates of class texts, instead of one
 
 
 def build(config: ZeroShotConfig, problem: Problem) -> Text:
     frame = problem.frame
+    if "images" in problem.model.can:
+        if frame.readout == "head":
+            raise ModelError(f"{problem.model.name} knows no classes by itself: its readouts need a trained head. Use "
+                             "linear-probe, or a dual encoder such as builtin:tiny-clip")  # fmt: skip
+        return Text(frame=replace(frame, templates=TEMPLATES) if config.ensemble else frame)
     if frame.readout == "answer":  # an endpoint
         said = f"Answer with one of: {', '.join(frame.words)}." if config.instruction == "auto" else config.instruction
         return Text(frame=replace(frame, instruction=said))
@@ -61,6 +76,6 @@ register(
         engine="baseline",
         needs=frozenset(),
         kinds=frozenset({"classification", "generation"}),
-        arrangements=ANYWHERE,
+        arrangements=ANYWHERE | SEEING,
     )
 )

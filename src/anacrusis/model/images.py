@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ..errors import DataError, MissingExtra
 
+TOGETHER = 32  # pictures in one pass of a frozen tower
+
 
 @dataclass(frozen=True, eq=False)
 class Preparation:
@@ -50,10 +52,12 @@ class Preparation:
 
 @dataclass(eq=False)
 class ImageRow:
-    """One picture, prepared. pixels: (3, S, S) uint8. kept: what the frozen network makes of it, by name."""
+    """One picture, prepared. pixels: (3, S, S) uint8. kept: what the frozen network makes of it, by name. mates: the
+    rows that are run together with it, always the same, so that what is kept is the same bit for bit in every run."""
 
     pixels: Tensor
     kept: dict[str, Tensor] = field(default_factory=dict)
+    mates: Sequence[ImageRow] = ()
     codes: tuple[int, ...] = ()  # no tokens: batches need not be of like length
     cut: int = 0
 
@@ -82,18 +86,23 @@ class ImageBatch:
 
     def kept(self, name: str, compute: Callable[[ImageBatch], Tensor]) -> Tensor:
         """(B, ...): what `compute` gives for these pictures, computed without gradient and once a picture."""
-        missing = [r for r in self.rows if name not in r.kept]
-        if missing:
-            with torch.no_grad():
-                found = compute(ImageBatch(missing, self.prepare, self.device, self.dtype))
-            for row, value in zip(missing, found, strict=True):
-                row.kept[name] = value.clone()
+        for row in self.rows:
+            if name not in row.kept:
+                group = row.mates or [row]
+                with torch.no_grad():
+                    found = compute(ImageBatch(group, self.prepare, self.device, self.dtype))
+                for mate, value in zip(group, found, strict=True):
+                    mate.kept[name] = value.clone()
         return torch.stack([r.kept[name] for r in self.rows])
 
 
 def rows_of(inputs: Iterable[Sequence[Any]], prepare: Preparation) -> list[ImageRow]:
     """Inputs as rows: one picture each, a path, an array (H, W, 3), a PIL image, or anything that has `load()`."""
-    return [ImageRow(prepare(picture(one[0]))) for one in inputs]
+    rows = [ImageRow(prepare(picture(one[0]))) for one in inputs]
+    for start in range(0, len(rows), TOGETHER):
+        for row in rows[start : start + TOGETHER]:
+            row.mates = rows[start : start + TOGETHER]
+    return rows
 
 
 def picture(given: Any) -> np.ndarray:

@@ -443,9 +443,30 @@ class Cache(Prompt):
         return cls(keys=tensors["keys"], values=tensors["values"], head=_head(tensors), **meta, **common)
 
 
-KINDS: dict[str, type[Prompt]] = {
-    c.kind: c for c in (Text, Soft, Prefix, Conditioned, Adapter, Constant, Tokens, Pixels, Paired, Cache)
-}
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Adaptive(Prompt):
+    """A prompt that goes on learning while it is used, without labels: where it starts, and the method by which it
+    moves. method: a registry key of the adapt engine; config: its options; weights: tensors of the start."""
+
+    kind: ClassVar[str] = "adaptive"
+    method: str
+    config: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {**{f"start.{k}": t for k, t in self.weights.items()}, **super().tensors()}
+
+    def meta(self) -> dict[str, Any]:
+        return {"method": self.method, "config": dict(self.config)}
+
+    @classmethod
+    def from_parts(cls, meta: Mapping[str, Any], tensors: Mapping[str, Tensor], **common: Any) -> Adaptive:
+        weights = {k.removeprefix("start."): t for k, t in tensors.items() if k.startswith("start.")}
+        return cls(weights=weights, head=_head(tensors), **meta, **common)
+
+
+_EVERY = (Text, Soft, Prefix, Conditioned, Adapter, Constant, Tokens, Pixels, Paired, Cache, Adaptive)
+KINDS: dict[str, type[Prompt]] = {c.kind: c for c in _EVERY}
 
 
 def for_classes(prompt: Prompt, labels: Sequence[str], words: Sequence[str] | None = None) -> Prompt:

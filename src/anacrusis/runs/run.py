@@ -146,6 +146,11 @@ def _learn(method: Method, config: Any, problem: Problem, plan: Plan, path: Path
     if method.engine == "baseline":
         prompt = method.build(config, problem)
         valid, count, seconds = None, sum(t.numel() for t in prompt.tensors().values()), time.monotonic() - began
+    elif method.engine == "adapt":
+        from ..adapt.prompts import keep
+
+        prompt = keep(method.build(config, problem), method.name, config)
+        valid, count, seconds = None, sum(t.numel() for t in prompt.tensors().values()), time.monotonic() - began
     else:
         recipe = method.build(config, problem)
         for note in recipe.notes:

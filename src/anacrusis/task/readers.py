@@ -12,7 +12,7 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +48,8 @@ class Reading:
     encoding: str = "utf-8"
     delimiter: str | None = None  # between cells; None: comma (or semicolon, by the header) in .csv, tab in .tsv
     quotes: bool = True  # False: a quotation mark is a character like any other
+    image: str | None = None  # column of pictures: paths of files, or pictures themselves; instead of `text`
+    root: str | None = None  # folder that those paths start from; None: the table's own, in memory the working one
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Table:
     head: str  # where the column names stand: "tickets.csv:1"
     columns: tuple[str, ...]
     rows: Callable[[Sequence[str]], Iterable[Row]]
+    folder: str = ""  # where the file lies; "": in memory
+    notes: tuple[str, ...] = ()  # what was left out before there were rows
 
 
 # --- which columns
@@ -63,7 +67,9 @@ class Table:
 
 def choose(table: Table, reading: Reading) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The text columns and the label columns, all of them in the table. Raises DataError otherwise."""
-    text = _named(table, reading.text, TEXT_NAMES, "text")
+    if reading.image is not None and reading.text is not None:
+        raise ConfigError(f"text={reading.text!r} and image={reading.image!r}: give one or the other")
+    text = _named(table, reading.image or reading.text, TEXT_NAMES, "image" if reading.image else "text")
     label = _named(table, reading.label, LABEL_NAMES, "label")
     if both := set(text) & set(label):
         raise DataError(f"{table.head}: column {min(both)!r} cannot be both text and label. {NAME_THEM}")
@@ -112,14 +118,14 @@ def open_table(path: str | Path, reading: Reading, form: str | None = None) -> T
             raise DataError(_no_file(path))
         if suffix not in openers:
             raise DataError(f"{path.name}: cannot tell the format by {suffix!r}. Known: {', '.join(SUFFIXES)}.")
-        return openers[suffix](path, reading)
+        return replace(openers[suffix](path, reading), folder=str(path.parent))
     except OSError as error:
         raise DataError(f"{path.name}: cannot be read: {error.strerror or error}") from error
 
 
 def _no_file(path: Path) -> str:
     if path.is_dir():
-        return f"{path} is a folder. Give one of the files in it."
+        return f"{path} is a folder. Give one of the files in it; a folder per class is read by Task.from_folder."
     if path.exists():
         return f"{path} is a pipe or a device. Save it to a file first: it is read more than once."
     folder = path.parent
@@ -450,8 +456,11 @@ def dataset_table(dataset: Any, prefix: str = "") -> Table:
         )
 
     def get(name: str) -> Iterable[Any]:
+        feature: Any = features[name] if features else None
+        if type(feature).__name__ == "Image":  # its bytes: one that is broken is then told by row, as for files
+            return dataset.cast_column(name, type(feature)(decode=False))[name]
         cells = dataset[name]
-        classes = _class_names(features[name]) if features else None
+        classes = _class_names(feature) if features else None
         if classes is None:
             return cells
         return (_class_name(value, classes, f"{prefix}row {i}", name) for i, value in enumerate(cells))

@@ -79,7 +79,7 @@ def _ordered(groups: list[Group]) -> list[Example]:
 def _pool(examples: Sequence[Example], seed: int, stratum: Callable[[Example], str]) -> Pool:
     by_input: dict[tuple[str, ...], list[Example]] = {}
     for example in examples:
-        by_input.setdefault(example.inputs, []).append(example)
+        by_input.setdefault(example.same, []).append(example)
     key = hashlib.blake2b(str(seed).encode()).digest()
     pool: Pool = {}
     for inputs, group in by_input.items():
@@ -162,10 +162,10 @@ def overlaps(parts: Mapping[str, Sequence[Example]]) -> list[str]:
                 )
     for name in names:
         golds: dict[tuple[str, ...], Example] = {}
-        clash = [(golds[e.inputs], e) for e in parts[name] if golds.setdefault(e.inputs, e).gold != e.gold]
+        clash = [(golds[e.same], e) for e in parts[name] if golds.setdefault(e.same, e).gold != e.gold]
         if clash:
             one, other = clash[0]
-            n = len({e.inputs for _, e in clash})
+            n = len({e.same for _, e in clash})
             notes.append(
                 f"{n} input{'s' * (n > 1)} of {name} {'have' if n > 1 else 'has'} different gold in different rows, "
                 f"such as {one.where} and {other.where}: {_excerpt(one)}."

@@ -7,13 +7,16 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast, get_args
 
 from ..errors import ConfigError, DataError, did_you_mean
+from . import images as pictures
 from . import readers, splits
+from .images import Done, Images
+from .keys import Key
 from .metrics import DEFAULT, Kind, find
 from .metrics import score as score_metric
 from .readers import BadRow, Reading, Row, Table
@@ -38,6 +41,12 @@ class Example:
     gold: int | tuple[int, ...] | str | None  # class index; class indexes; text to write; None: unlabelled
     where: str = field(default="", compare=False)  # "tickets.csv:12", or "row 3", counted from 0, as in a list
     references: tuple[str, ...] = ()  # generation: all acceptable texts, `gold` first
+    content: str = field(default="", compare=False)  # hash of the picture whose key `inputs` holds; "": of text
+
+    @property
+    def same(self) -> tuple[str, ...]:
+        """Equal where the inputs are: a picture may lie in two files, and a file may be moved."""
+        return (self.content,) if self.content else self.inputs
 
     @cached_property
     def id(self) -> str:
@@ -46,7 +55,7 @@ class Example:
         mark = (
             f"={gold}" if isinstance(gold, str) else ",".join(map(str, gold)) if isinstance(gold, tuple) else f"#{gold}"
         )
-        return hashlib.blake2b(splits.content((*self.inputs, mark)), digest_size=8).hexdigest()
+        return hashlib.blake2b(splits.content((*self.same, mark)), digest_size=8).hexdigest()
 
 
 class Options(TypedDict, total=False):
@@ -60,6 +69,14 @@ class Options(TypedDict, total=False):
     encoding: str
     delimiter: str | None
     quotes: bool
+    image: str | None
+    root: str | None
+
+
+class Asked(Options, total=False):
+    """`Options`, and what says nothing about the data."""
+
+    done: Done | None  # called with (pictures opened so far, all of them)
 
 
 @dataclass(frozen=True)
@@ -76,6 +93,7 @@ class Task:
     seed: int = 0
     source: Mapping[str, Any] = field(default_factory=dict, compare=False)  # how to read it again; {}: from memory
     notes: tuple[str, ...] = field(default=(), compare=False)
+    images: Images | None = field(default=None, compare=False)  # where inputs are keys of pictures; None: texts
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
@@ -85,10 +103,21 @@ class Task:
             raise ConfigError(f"metric {self.metric!r} does not score {self.kind} tasks; {DEFAULT[self.kind]!r} does")
         if len(self.words) != len(self.labels) or len(set(self.words)) < len(self.words) or not all(self.words):
             raise ConfigError(f"words {self.words}: expected a different one for each of the labels {self.labels}")
+        if self.images is not None:
+            for name in ("train", "valid", "test"):
+                object.__setattr__(self, name, tuple(self._keyed(e) for e in getattr(self, name)))
         for part in (self.train, self.valid, self.test):
             for example in part:
                 if len(example.inputs) != len(self.fields) or not self._fits(example.gold):
                     raise DataError(f"{example.where or example}: does not fit {self.fields} and {self.labels}")
+
+    def _keyed(self, example: Example) -> Example:
+        """The example with a key that opens its picture."""
+        assert self.images is not None
+        key = example.inputs[0]
+        if isinstance(key, Key) and key.images is self.images:
+            return example
+        return replace(example, inputs=(Key.of(key, self.images), *example.inputs[1:]))
 
     def _fits(self, gold: Any) -> bool:
         if gold is None:
@@ -114,17 +143,20 @@ class Task:
         words: Words = None,
         split: Split = _SPLIT,
         metric: str | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[Asked],
     ) -> Task:
         """A task from CSV or TSV files with a header line, whatever their suffix.
 
         text: the input's column, or several (pairs). label: the gold's column; several: one 0/1 column per label.
         test, valid: files with the same columns; what is not given is drawn from `path` as `split` says.
         words: what a language model says for each label: by label, or in the labels' sorted order.
-        options: see `Options`. Raises DataError (file, line, column and what to do), ConfigError for a wrong option.
+        options: see `Options`; image: a column of pictures' paths, in the place of text.
+        Raises DataError (file, line, column and what to do), ConfigError for a wrong option.
         """
         paths = {"train": path, "valid": valid, "test": test}
-        return _from_files(paths, ".csv", _reading(text, label, options), _Choice(words, split, metric))
+        return _from_files(
+            paths, ".csv", _reading(text, label, options), _Choice(words, split, metric, options.get("done"))
+        )
 
     @classmethod
     def from_file(
@@ -138,11 +170,13 @@ class Task:
         words: Words = None,
         split: Split = _SPLIT,
         metric: str | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[Asked],
     ) -> Task:
         """A task from files of any of the formats in `readers.SUFFIXES`. Arguments and errors as in `from_csv`."""
         paths = {"train": path, "valid": valid, "test": test}
-        return _from_files(paths, None, _reading(text, label, options), _Choice(words, split, metric))
+        return _from_files(
+            paths, None, _reading(text, label, options), _Choice(words, split, metric, options.get("done"))
+        )
 
     @classmethod
     def from_records(
@@ -156,11 +190,11 @@ class Task:
         words: Words = None,
         split: Split = _SPLIT,
         metric: str | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[Asked],
     ) -> Task:
         """A task from dicts. Arguments and errors as in `from_csv`; rows count from 0."""
         tables = _tables({"train": records, "valid": valid, "test": test}, readers.records_table)
-        return _build(tables, _reading(text, label, options), _Choice(words, split, metric))
+        return _build(tables, _reading(text, label, options), _Choice(words, split, metric, options.get("done")))
 
     @classmethod
     def from_lists(
@@ -174,7 +208,7 @@ class Task:
         words: Words = None,
         split: Split = _SPLIT,
         metric: str | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[Asked],
     ) -> Task:
         """A task from N texts (or N tuples of texts) and N labels. test, valid: (texts, labels).
 
@@ -184,7 +218,7 @@ class Task:
         names = tuple(fields or ([f"text_{i + 1}" for i in range(len(first))] if readers.is_list(first) else ["text"]))
         given = {"train": (texts, labels), "valid": valid, "test": test}
         tables = _tables(given, lambda pair, prefix: _lists_table(pair, names, prefix))
-        return _build(tables, _reading(names, "label", options), _Choice(words, split, metric))
+        return _build(tables, _reading(names, "label", options), _Choice(words, split, metric, options.get("done")))
 
     @classmethod
     def from_pandas(
@@ -198,11 +232,11 @@ class Task:
         words: Words = None,
         split: Split = _SPLIT,
         metric: str | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[Asked],
     ) -> Task:
         """A task from data frames. Arguments and errors as in `from_csv`; rows count from 0, as in `.iloc`."""
         tables = _tables({"train": frame, "valid": valid, "test": test}, readers.frame_table)
-        return _build(tables, _reading(text, label, options), _Choice(words, split, metric))
+        return _build(tables, _reading(text, label, options), _Choice(words, split, metric, options.get("done")))
 
     @classmethod
     def from_dataset(
@@ -214,7 +248,7 @@ class Task:
         words: Words = None,
         split: Split = _SPLIT,
         metric: str | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[Asked],
     ) -> Task:
         """A task from a Hugging Face Dataset, a DatasetDict or a dict of Datasets: splits are used as given.
 
@@ -227,7 +261,54 @@ class Task:
         if "train" not in parts:
             raise DataError(f"the dataset has no split 'train', only: {', '.join(given) or 'none'}")
         tables = _tables(parts, readers.dataset_table)
-        return _build(tables, _reading(text, label, options), _Choice(words, split, metric))
+        return _build(tables, _reading(text, label, options), _Choice(words, split, metric, options.get("done")))
+
+    @classmethod
+    def from_folder(
+        cls,
+        path: str | Path,
+        *,
+        test: str | Path | None = None,
+        valid: str | Path | None = None,
+        words: Words = None,
+        split: Split = _SPLIT,
+        metric: str | None = None,
+        **options: Unpack[Asked],
+    ) -> Task:
+        """A task from pictures in a folder per class, or in train, valid and test folders that hold such folders.
+
+        test, valid: folders of class folders; else drawn as `split` says. Else as `from_csv`. What is no picture by its
+        suffix is counted in `notes`; a broken picture is a DataError that names it, or left out with skip_bad.
+        """
+        paths = {"train": path, "valid": valid, "test": test}
+        given = pictures.folder_options(path, options, [p for p in ("test", "valid") if paths[p] is not None])
+        return _from_files(
+            paths, "folder", _reading(None, "label", given), _Choice(words, split, metric, options.get("done"))
+        )
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: Any,
+        labels: Sequence[Any],
+        *,
+        names: Sequence[str] | None = None,
+        test: tuple[Any, Sequence[Any]] | None = None,
+        valid: tuple[Any, Sequence[Any]] | None = None,
+        words: Words = None,
+        split: Split = _SPLIT,
+        metric: str | None = None,
+        **options: Unpack[Asked],
+    ) -> Task:
+        """A task from N pictures in memory: uint8 (N, H, W, 3) or (N, H, W), or a list of such of different sizes.
+
+        labels: N names, or indexes of `names`; several labels: lists of those, or an array (N, C) of 0 and 1.
+        test, valid: (images, labels). Errors as in `from_csv`; rows count from 0.
+        """
+        given = {"train": (images, labels), "valid": valid, "test": test}
+        tables = _tables(given, lambda pair, prefix: pictures.arrays_table(pair, names, prefix))
+        reading = _reading(None, "label", {**options, "image": "image"})
+        return _build(tables, reading, _Choice(words, split, metric, options.get("done")))
 
     @classmethod
     def from_source(cls, source: Mapping[str, Any]) -> Task:
@@ -238,13 +319,21 @@ class Task:
         if not source:
             raise DataError("this task was made from values in memory: there is nothing to read it from again")
         choice = _Choice(source["words"], Split(**source["split"]), source["metric"])
-        return _from_files(source["paths"], source["form"], Reading(**source["reading"]), choice)
+        task = _from_files(source["paths"], source["form"], Reading(**source["reading"]), choice)
+        from .shift import again
+
+        return again(task, source.get("steps", ()))
 
     # --- using
 
+    @property
+    def modality(self) -> str:
+        """ "image" or "text": what the inputs are."""
+        return "text" if self.images is None else "image"
+
     @cached_property
     def fingerprint(self) -> str:
-        """32 hex digits of kind, fields, labels, metric and all examples in their order."""
+        """32 hex digits of kind, fields, labels, metric and all examples in their order; of pictures, the content."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(json.dumps([self.kind, self.fields, self.labels, self.metric]).encode())
         for part in (self.train, self.valid, self.test):
@@ -284,6 +373,7 @@ class _Choice:
     words: Words
     split: Split
     metric: str | None
+    done: Done | None = None
 
 
 @dataclass(frozen=True)
@@ -297,6 +387,7 @@ class _Item:
 
 def _reading(text: Columns, label: Columns, options: Mapping[str, Any]) -> Reading:
     known = [f.name for f in fields(Reading)]
+    options = {name: value for name, value in options.items() if name != "done"}
     for name in options:
         if name not in known:
             raise ConfigError(f"unknown option {name!r}.{did_you_mean(name, known)}")
@@ -308,7 +399,10 @@ def _reading(text: Columns, label: Columns, options: Mapping[str, Any]) -> Readi
 
 def _from_files(paths: Mapping[str, Any], form: str | None, reading: Reading, choice: _Choice) -> Task:
     given = {part: str(Path(path).absolute()) for part, path in paths.items() if path is not None}
-    tables = {part: readers.open_table(path, reading, form) for part, path in given.items()}
+    if form == "folder":
+        tables = {part: pictures.folder_table(path, part) for part, path in given.items()}
+    else:
+        tables = {part: readers.open_table(path, reading, form) for part, path in given.items()}
     words = dict(choice.words) if isinstance(choice.words, Mapping) else choice.words and list(choice.words)
     source = {
         "paths": given,
@@ -345,7 +439,10 @@ def _build(
     source: Mapping[str, Any] | None = None,
     name: str = "task",
 ) -> Task:
-    notes: list[str] = []
+    notes = [note for table in tables.values() for note in table.notes]
+    opener = None if reading.image is None else pictures.Opener(reading.root, choice.done)
+    if opener is not None:
+        tables = {part: opener.table(table) for part, table in tables.items()}
     # Per table: columns that are not named may be called text in one file and sentence in the next.
     columns = {part: readers.choose(table, reading) for part, table in tables.items()}
     raw = _read(tables, columns, reading.split_column)
@@ -354,12 +451,25 @@ def _build(
     kind = cast(Kind, reading.kind or _infer(raw["train"], len(text), label))
     cleaners = {part: _cleaner(kind, *columns[part], reading) for part in raw}
     items = {part: _clean(rows, cleaners[part], reading.skip_bad, notes) for part, rows in raw.items()}
-    for part, table in tables.items():
-        if not items.get(part):
-            raise DataError(f"{table.name}: no rows to use{_why(notes)}. Expected one row per example, under a header.")
-    labels = _labels(items["train"], kind)
-    _check_labels(items, kind, labels, {part: names[1][0] for part, names in columns.items()})
+
+    def classes() -> dict[str, int]:
+        for part, table in tables.items():
+            if not items.get(part):
+                raise DataError(
+                    f"{table.name}: no rows to use{_why(notes)}. Expected one row per example, under a header."
+                )
+        found = _labels(items["train"], kind)
+        # Texts with a class each are a mistake; a picture a class is the smallest of few shots.
+        _check_labels(items, kind, found, {part: names[1][0] for part, names in columns.items()}, opener is None)
+        return found
+
+    labels = classes()
+    if opener is not None:  # when all else is known to be right: it takes long
+        items = opener.check(items, reading.skip_bad, notes)
+        labels = classes()
     examples = {part: [_example(item, kind, labels) for item in rows] for part, rows in items.items()}
+    if opener is not None:
+        examples = {part: opener.known(rows) for part, rows in examples.items()}
     train, valid, test = splits.divide(
         examples["train"],
         examples.get("valid"),
@@ -371,7 +481,7 @@ def _build(
     task = Task(
         name=reading.name or name,
         kind=kind,
-        fields=text,
+        fields=text if opener is None else ("image",),
         labels=tuple(labels),
         words=_words(choice.words, tuple(labels), kind),
         **parts,
@@ -379,6 +489,7 @@ def _build(
         seed=choice.split.seed,
         source=source or {},
         notes=tuple(notes + _remarks(parts, kind, list(labels), choice.split) + splits.overlaps(parts)),
+        images=None if opener is None else opener.images,
     )
     _warn(task.notes)
     return task
@@ -433,7 +544,7 @@ def _clean(
                 raise
             bad.append(error)
     if bad:
-        first = str(bad[0]).removesuffix(readers.FIX_ROW).strip()
+        first = str(bad[0]).removesuffix(readers.FIX_ROW).removesuffix(pictures.FIX).strip()
         notes.append(f"{len(bad)} row{'s' * (len(bad) > 1)} left out (skip_bad). The first: {first}")
     return items
 
@@ -480,11 +591,11 @@ def _labels(items: list[_Item], kind: Kind) -> dict[str, int]:
 
 
 def _check_labels(
-    items: Mapping[str, list[_Item]], kind: Kind, labels: Mapping[str, int], columns: Mapping[str, str]
+    items: Mapping[str, list[_Item]], kind: Kind, labels: Mapping[str, int], columns: Mapping[str, str], text: bool
 ) -> None:
-    """columns: the label column of each part, for the messages."""
+    """columns: the label column of each part, for the messages. text: the inputs are texts."""
     first, n, column = items["train"][0], len(items["train"]), columns["train"]
-    if kind == "classification" and len(labels) == n > 20:
+    if text and kind == "classification" and len(labels) == n > 20:
         raise DataError(
             f"{first.where}: column {column!r} is different in each of {n} rows: these are no classes. "
             "Is it the right column? If it holds texts to be written: --kind generation (kind='generation')."

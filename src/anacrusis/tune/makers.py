@@ -40,9 +40,9 @@ class Group:
 class Maker(nn.Module):
     """Base. Subclasses return a live Prompt from `forward`; `reads` is what it depends on beside its parameters."""
 
-    reads: ClassVar[Literal["nothing", "embeddings"]] = "nothing"
+    reads: ClassVar[Literal["nothing", "embeddings", "picture"]] = "nothing"
 
-    def forward(self, reads: Reads | None = None) -> Prompt:
+    def forward(self, reads: Any = None) -> Prompt:
         raise TypeError(f"{type(self).__name__} does not say what it makes")  # a subclass forgot forward
 
     def groups(self) -> list[Group]:
@@ -234,7 +234,7 @@ def width(sites: Sequence[Site]) -> int:
 class ConditionedMaker(Maker):
     """Base of makers that read the input. They do not fold: the small network is what is kept."""
 
-    reads = "embeddings"
+    reads: ClassVar[Literal["nothing", "embeddings", "picture"]] = "embeddings"
     method: str  # registry key, for loading
     length: int  # P
 

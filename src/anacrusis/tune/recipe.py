@@ -118,4 +118,5 @@ class Recipe:
     terms: tuple[Term, ...] = ()
     stages: tuple[Stage, ...] = (Stage("all"),)
     direction: Callable[[Mapping[str, Tensor], Sequence[Tensor]], None] = backward
+    average: Callable[[int, int], float] | None = None  # (epoch from 1, epochs) -> weight of its end
     notes: tuple[str, ...] = field(default=())  # sentences for the person who runs it

@@ -76,6 +76,8 @@ class Trainer:
         self.step, self.spent, self.stale = 0, 0.0, 0
         self.history: list[dict[str, float]] = []
         self.best: tuple[tuple[float, float], dict[str, Tensor]] | None = None
+        self.sums: dict[str, Tensor] = {}  # of what was learned by the end of each epoch, times its weight
+        self.weights = 0.0
 
     def fit(self) -> Outcome:
         """Train, or go on where the folder's checkpoint ends. Raises RunError when the loss is not a number."""
@@ -86,13 +88,14 @@ class Trainer:
                 self._validate()
             while self.step < self.total and not self._done():
                 self._train_step()
+                self._add_to_average()
                 if self.step % self.every == 0 or self.step == self.total:
                     self._validate()
                     self._save(force=True)
                 else:
                     self._save()
             assert self.best is not None
-            self._load_parts(self.best[1])
+            self._load_parts(self._averaged() if self.recipe.average is not None else self.best[1])
             with torch.no_grad():
                 folded = self.maker.fold()
         head = Head(self.head.weight.detach().cpu(), self.head.bias.detach().cpu()) if self.head else None
@@ -143,7 +146,8 @@ class Trainer:
         assert isinstance(read, Pooled)
         rng = np.random.default_rng(seed_of(self.seed, "head"))
         some = sorted(rng.permutation(len(self.rows))[:2000].tolist())
-        self.observe({"event": "phase", "text": f"reading {len(some) + len(self.valid_rows)} texts to start the head"})
+        count = len(some) + len(self.valid_rows)
+        self.observe({"event": "phase", "text": f"reading {count} examples to start the head"})
         x = probe.features(read, [self.rows[i] for i in some], self.initial)
         self._spread = float(x.square().mean().sqrt()) or 1.0
         if self.options.head_init == "zeros":
@@ -303,6 +307,22 @@ class Trainer:
             self.plans = {epoch: [batches[i] for i in rng.permutation(len(batches)).tolist()]}
         return self.plans[epoch]
 
+    # the average over epochs
+
+    def _add_to_average(self) -> None:
+        """At the end of an epoch: what was learned so far, with the recipe's weight."""
+        if self.recipe.average is None or (self.step % self.per_epoch and self.step != self.total):
+            return
+        weight = self.recipe.average(math.ceil(self.step / self.per_epoch), math.ceil(self.total / self.per_epoch))
+        self.weights += weight
+        for k, t in self._parts().items():
+            self.sums[k] = self.sums[k] + weight * t if k in self.sums else weight * t.clone()
+
+    def _averaged(self) -> dict[str, Tensor]:
+        if not self.weights > 0:  # nothing was trained
+            return self._parts()
+        return {k: t / self.weights for k, t in self.sums.items()}
+
     # validation
 
     @torch.no_grad()
@@ -373,6 +393,7 @@ class Trainer:
         assert self.best is not None
         tensors = {f"now.{k}": t for k, t in self._parts().items()}
         tensors |= {f"best.{k}": t for k, t in self.best[1].items()}
+        tensors |= {f"sums.{k}": t for k, t in self.sums.items()}
         numbers: dict[str, float] = {}
         for i, p in enumerate(p for g in self.optimizer.param_groups for p in g["params"]):
             for key, value in self.optimizer.state[p].items():
@@ -385,7 +406,8 @@ class Trainer:
         save_file({k: t.detach().cpu().contiguous() for k, t in tensors.items()}, self.folder / (file + ".part"))
         os.replace(self.folder / (file + ".part"), self.folder / file)
         record = {"file": file, "step": self.step, "seconds": self._seconds(), "stale": self.stale,
-                  "best": list(self.best[0]), "history": self.history, "numbers": numbers}  # fmt: skip
+                  "best": list(self.best[0]), "history": self.history, "numbers": numbers,
+                  "weights": self.weights}  # fmt: skip
         write_json(self.folder / "checkpoint.json", record)
         for old in self.folder.glob("checkpoint-*.safetensors"):
             if old.name != file:
@@ -399,6 +421,8 @@ class Trainer:
         tensors = load_file(self.folder / record["file"], device=str(self.model.device))
         self._load_parts({k[4:]: t for k, t in tensors.items() if k.startswith("now.")})
         best = {k[5:]: t for k, t in tensors.items() if k.startswith("best.")}
+        self.sums = {k[5:]: t for k, t in tensors.items() if k.startswith("sums.")}
+        self.weights = record.get("weights", 0.0)
         self.best = ((record["best"][0], record["best"][1]), best)
         self.step, self.spent, self.stale = record["step"], record["seconds"], record["stale"]
         self.began = time.monotonic()
