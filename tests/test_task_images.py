@@ -231,6 +231,7 @@ def test_what_is_left_out_is_told(photos: Path) -> None:
     (photos / ".DS_Store").write_text("x")
     (photos / "cat" / ".hidden.png").write_text("x")
     (photos / ".git").mkdir()
+    save(photos / "cat" / ".thumbs" / "0.png", 7)
     Task.from_folder(photos)  # hidden files are no news
     (photos / "cat" / "notes.txt").write_text("x")
     (photos / "dog" / "a.heic").write_text("x")
@@ -298,7 +299,8 @@ def test_the_same_picture_in_two_parts_is_noticed(photos: Path, tmp_path: Path) 
         Task.from_folder(photos, test=tmp_path / "test", split=Split(valid=0))
     shutil.copy(photos / "cat" / "1.png", photos / "dog" / "clash.png")
     with warned("1 example of test", "1 input of train has different gold in different rows"):
-        Task.from_folder(photos, test=tmp_path / "test", split=Split(valid=0))
+        task = Task.from_folder(photos, test=tmp_path / "test", split=Split(valid=0))
+    assert task.notes[0].endswith("/test/cat/leak.png'. The score on test flatters.")
 
 
 # --- tables, arrays, datasets
@@ -515,7 +517,7 @@ def test_evaluate_reads_folders_and_tables(constant: Path, photos: Path) -> None
     assert wrong.exit_code == 2 and "reads pictures" in wrong.stderr
 
 
-def test_evaluate_corrupts_and_divides(constant: Path, photos: Path) -> None:
+def test_evaluate_corrupts_and_divides(constant: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for more, said in (
         (("--corruption", "fgo"), "Did you mean 'fog'"),
         (("--corruption", "fog", "--severity", "6"), "severity=6"),
@@ -524,7 +526,25 @@ def test_evaluate_corrupts_and_divides(constant: Path, photos: Path) -> None:
     ):
         wrong = call("evaluate", constant, photos, *more)
         assert wrong.exit_code == 2 and said in wrong.stderr, wrong.stderr
-    assert call("evaluate", constant, photos, "--corruption", "fog", "--quiet").exit_code == 0
+    seen: list[Task] = []
+    from anacrusis.measure import evaluate as module
+
+    scored = module.evaluate
+    monkeypatch.setattr(module, "evaluate", lambda p, m, task, **k: seen.append(task) or scored(p, m, task, **k))
+    for more, name in (((), "photos+fog-3"), (("--severity", "5"), "photos+fog-5")):
+        assert call("evaluate", constant, photos, "--corruption", "fog", *more, "--quiet").exit_code == 0
+        assert seen[-1].name == name and seen[-1].images is not None and len(seen[-1].test) == 40
+        key = seen[-1].test[0].inputs[0]
+        assert not np.array_equal(seen[-1].images.load(key), load(key))
+
+
+def test_opening_many_shows_how_far_it_is(constant: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anacrusis.cli.MANY", 40)
+    assert "opening 40 pictures" in call("evaluate", constant, photos).stderr
+    assert "opening" not in call("evaluate", constant, photos, "--quiet").stderr
+    assert "drawing 40 pictures" in call("draw", "d", "--classes", "shape", "--per-class", 4, "--size", 8).stderr
+    monkeypatch.setattr("anacrusis.cli.MANY", 41)
+    assert "opening" not in call("evaluate", constant, photos).stderr
 
 
 def test_to_score(constant: Path, photos: Path) -> None:

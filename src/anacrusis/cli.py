@@ -25,6 +25,7 @@ from ._inputs import (
     from_arguments,
     from_stdin,
     load_prompt,
+    reads_pictures,
     run_folder,
     to_score,
 )
@@ -634,6 +635,7 @@ def _score_facts(score: Score) -> list[tuple[str, str]]:
 def _next(folder: Path, prompt: Prompt) -> None:
     columns = prompt.frame.fields
     texts = " ".join(f'"{name}"' for name in columns) if len(columns) > 1 else '"text"'
+    texts = "picture.jpg" if reads_pictures(columns) else texts
     console.line(f"Next:  anacrusis predict {console.shown(folder)} {texts}")
 
 

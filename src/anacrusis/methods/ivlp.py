@@ -41,11 +41,16 @@ class IVLPConfig:
     def __post_init__(self) -> None:
         if self.side not in ("both", "text", "image"):
             raise ConfigError(f"side is {self.side!r}; it must be both, text or image")
-        if self.length < 0 or (self.length == 0 and not self.words):
-            raise ConfigError(f"length is {self.length}: give a number of rows, or words to start from")
-        for name in ("visual", "depth"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check(self, "visual", "depth")
+
+
+def check(config: Any, *counts: str) -> None:
+    """Raises ConfigError for a context without rows, and for counts below 1."""
+    if config.length < 0 or (config.length == 0 and not config.words):
+        raise ConfigError(f"length is {config.length}: give a number of rows, or words to start from")
+    for name in counts:
+        if getattr(config, name) < 1:
+            raise ConfigError(f"{name} must be at least 1, got {getattr(config, name)}")
 
 
 def text_rows(model: Any, words: str, length: int, depth: int, generator: torch.Generator) -> tuple[Layers, str]:

@@ -56,5 +56,5 @@ looking(
     config=KgCoOpConfig,
     build=build,
     paper="[Yao et al. 2023](https://arxiv.org/abs/2303.13283)",
-    training={"lr": 0.05, "epochs": 50, "batch": 32, "patience": 10},
+    training={"lr": 0.1, "epochs": 50, "batch": 32, "patience": 10},
 )

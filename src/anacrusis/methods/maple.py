@@ -21,13 +21,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ConfigError
 from ..prompt.values import Paired, Tokens
 from ..registry import looking
 from ..tune.makers import Group, Maker, build_quietly, seeded
 from ..tune.recipe import Problem, Recipe
 from ..tune.sight_makers import WORDS
-from .ivlp import Layers, text_rows
+from .ivlp import Layers, check, text_rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +36,7 @@ class MaPLeConfig:
     words: str = WORDS  # where the first layer's rows of the texts start; tokens beyond M stay words. "": at random
 
     def __post_init__(self) -> None:
-        if self.length < 0 or (self.length == 0 and not self.words):
-            raise ConfigError(f"length is {self.length}: give a number of rows, or words to start from")
-        if self.depth < 1:
-            raise ConfigError(f"depth must be at least 1, got {self.depth}")
+        check(self, "depth")
 
 
 class Coupled(Maker):
@@ -59,13 +55,17 @@ class Coupled(Maker):
         return Paired(text=Tokens(side="text", layers=text), image=Tokens(side="image", layers=image))
 
     def groups(self) -> list[Group]:
-        named = dict(self.links.named_parameters())
-        weights = [p for n, p in named.items() if n.endswith("weight")]
-        return [
-            Group("prompt", list(self.rows), unit=self.scale),
-            Group("network", weights, unit=1 / weights[0].shape[1]),
-            Group("bias", [p for n, p in named.items() if n.endswith("bias")]),
-        ]
+        return [Group("prompt", list(self.rows), unit=self.scale), *network_groups(self.links)]
+
+
+def network_groups(network: nn.Module) -> list[Group]:
+    """Steps of linear layers that work at unit size: weights move in units of 1 / fan in, so that a step changes what
+    comes out by no more than lr; biases and norms by a tenth of lr."""
+    wide = [p for p in network.parameters() if p.dim() > 1]
+    small = [p for p in network.parameters() if p.dim() == 1]
+    fans = sorted({p.shape[1] for p in wide})
+    weights = [Group("network", [p for p in wide if p.shape[1] == fan], unit=1 / fan) for fan in fans]
+    return [*weights, Group("bias", small, rate=0.1)]
 
 
 def build(config: MaPLeConfig, problem: Problem) -> Recipe:
@@ -83,5 +83,5 @@ looking(
     build=build,
     needs=frozenset({"gradients", "class-texts", "tokens"}),
     paper="[Khattak et al. 2023](https://arxiv.org/abs/2210.03117)",
-    training={"lr": 0.05, "epochs": 50, "batch": 32, "patience": 10},
+    training={"lr": 0.1, "epochs": 50, "batch": 32, "patience": 10},
 )

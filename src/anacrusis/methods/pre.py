@@ -64,5 +64,5 @@ looking(
     config=PREConfig,
     build=build,
     paper="[Minh et al. 2023](https://arxiv.org/abs/2309.07760)",
-    training={"lr": 0.05, "epochs": 50, "batch": 32, "patience": 10},
+    training={"lr": 0.1, "epochs": 50, "batch": 32, "patience": 10},
 )

@@ -64,5 +64,5 @@ looking(
     build=build,
     paper="[Lee et al. 2023](https://arxiv.org/abs/2308.14960)",
     needs=frozenset({"gradients", "class-texts", "tokens"}),
-    training={"lr": 0.05, "epochs": 30, "batch": 16, "patience": 10},
+    training={"lr": 0.1, "epochs": 30, "batch": 16, "patience": 10},
 )

@@ -7,9 +7,9 @@
     Vision towers: a head reads the class token and is trained too. Dual encoders: the class texts stay frozen words.
 
 Paper: Jia et al. 2022, https://arxiv.org/abs/2203.12119; code KMnP/vpt
-Departure: AdamW in units of the RMS of what goes into the blocks, instead of SGD over a grid of rates; no dropout on the
-    rows; the head starts at the linear probe. In CLIP the rows come in behind the norm before the blocks, so that all
-    layers' rows have one scale (its few-shot forks: before it). Where features are means over tokens, rows are left out.
+Departure: AdamW in units of the RMS of what goes into the blocks, instead of SGD over a grid of rates; no dropout on
+    the rows; the head starts at the linear probe. In CLIP the rows come in behind the norm before the blocks, so that
+    all layers' rows have one scale (its few-shot forks: before it). Means over tokens leave the rows out.
 """
 
 from __future__ import annotations

@@ -105,6 +105,11 @@ def rows_of(inputs: Iterable[Sequence[Any]], prepare: Preparation) -> list[Image
     return rows
 
 
+def is_text(given: Any) -> bool:
+    """Whether it is a plain text, not a picture or the key of one."""
+    return isinstance(given, str) and not callable(getattr(given, "load", None))
+
+
 def picture(given: Any) -> np.ndarray:
     """(H, W, 3) uint8. Raises DataError where it is none."""
     if isinstance(given, np.ndarray):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, ModelError
 from ..prompt.values import Frame, Head, Pixels, Prompt, Tokens
-from .images import ImageBatch, ImageRow, rows_of
+from .images import ImageBatch, ImageRow, is_text, rows_of
 from .readout import Judged, Pooled, Reader, classification_loss
 from .sight import Sides, Sight
 
@@ -23,7 +23,14 @@ class Looking(Reader):
     model: Sight  # type: ignore[assignment]  # the same part of a reader, another noun of models
 
     def rows(self, inputs: Iterable[Sequence[Any]], prompt: Prompt | None, golds: Sequence[Any] = ()) -> list[Any]:
-        return rows_of(inputs, self.model.prepare)
+        """Pictures, each prepared. Where the frame's field is no picture, texts stand for pictures: a dual encoder puts
+        both into one space, so that captions can teach what pictures are asked later."""
+        inputs = list(inputs)
+        told = [i for i, x in enumerate(inputs) if self.frame.fields != ("image",) and is_text(x[0])]
+        if len(told) < len(inputs):
+            return rows_of(inputs, self.model.prepare)
+        features = self.model.encode(str(x[0]) for x in inputs) if inputs else torch.zeros(0, self.model.hidden)
+        return [ImageRow(torch.empty(0), {"features": f}) for f in features]
 
     def batch(self, rows: Sequence[ImageRow]) -> ImageBatch:  # type: ignore[override]
         return ImageBatch(rows, self.model.prepare, self.model.device, self.model.dtype)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..errors import ConfigError, ModelError
 from ..measure.evaluate import Score, scored
@@ -19,6 +20,7 @@ from ..measure.intervals import Interval, paired
 from ..model.calls import Reply
 from ..model.frames import default_frame
 from ..model.model import Model
+from ..model.sight import Sight
 from ..model.say import call as call_for
 from ..model.say import understood
 from ..prompt.values import Frame, Prompt
@@ -162,12 +164,12 @@ def search_frame(model: Any, task: Task, options: Searching, given: Mapping[str,
     if frame.readout == "head":  # no head is trained here: whole words where they begin alike, else similarity
         spoken = model.arrangement in ("causal", "encoder-decoder")
         frame = default_frame(model, task, **{**given, "readout": "words" if spoken else "similarity"})
-    usual = ("template", "words") if frame.readout == "similarity" else ("instruction",)
+    usual = {"similarity": ("template", "words"), "match": ("template",)}.get(frame.readout, ("instruction",))
     parts = usual if options.parts == "auto" else tuple(p.strip() for p in options.parts.split(",") if p.strip())
     for part in parts:
         if part not in ("instruction", "template", "words"):
             raise ConfigError(f"parts has {part!r}; known: instruction, template, words")
-        if part == "words" and frame.readout not in ("similarity", "answer"):
+        if part == "words" and frame.readout not in ("similarity", "match", "answer"):
             raise ConfigError("label words are searched where texts are compared with them: on models with features")
     if "instruction" in parts:
         plain = source("seeds" if task.labels else "seeds-writing").splitlines()[0]
@@ -178,6 +180,9 @@ def search_frame(model: Any, task: Task, options: Searching, given: Mapping[str,
     if model.arrangement == "encoder" and "instruction" not in parts:
         frame = replace(frame, instruction="")
     return frame, parts
+
+
+PROBABLE = ("label-words", "words", "lm", "similarity", "match")  # readouts that give probabilities of answers
 
 
 class Session:
@@ -193,10 +198,10 @@ class Session:
             raise ConfigError(f"the task {task.name} has no training examples")
         self.method, self.model, self.task, self.seed, self.means = method, model, task, seed, means
         frame, parts = search_frame(model, task, options, frame_options)
-        if options.objective == "likelihood" and frame.readout not in ("label-words", "words", "lm", "similarity"):
+        if options.objective == "likelihood" and frame.readout not in PROBABLE:
             raise ConfigError(f"objective=likelihood needs probabilities of answers, which {model.name} does not give")
         self.search = Search(task, frame, parts, options, seed)
-        self.local = Local(model) if isinstance(model, Model) else None
+        self.local = Local(model) if isinstance(model, Model | Sight) else None
         if self.local is not None:
             self.search.model = facts(self.local.model)
         elif "gradients" in method.needs:
@@ -278,7 +283,7 @@ class Session:
         valid, test = self._affordable(budget, s.valid, self._test())
         local: Any = None
         if self.local is not None:
-            V, H = self.local.model.embeddings.shape
+            V, H = self.search.model["embeddings"].shape
             local = LocalStandIn(rng, len(s.task.words), V, H)
         known, sealed = dict(s.examples), {e.id: e for e in test}
         performer = Planner(s, desk, budget, local, PersonStandIn(rng), lambda _: None, known, sealed=sealed, rng=rng)
@@ -383,8 +388,12 @@ def shortened(limit: Limit) -> Limit:
     return replace(limit, amount=float(limit.amount) * (1 - KEPT_SECONDS)) if limit.unit == "seconds" else limit
 
 
-def facts(model: Model) -> dict[str, Any]:
+def facts(model: Model | Sight) -> dict[str, Any]:
     """What a method may know of a local model."""
+    if isinstance(model, Sight):
+        table = model.text.table if model.text is not None else torch.zeros(1, 1)
+        return {"hidden": model.hidden, "scale": model.scale, "embeddings": table, "tokenizer": model.tokenizer,
+                "sites": (), "arrangement": model.arrangement, "model": model}  # fmt: skip
     return {
         "hidden": model.hidden, "scale": model.scale, "embeddings": model.embeddings, "tokenizer": model.tokenizer,
         "sites": model.sites, "arrangement": model.arrangement, "model": model,

@@ -14,6 +14,7 @@ from ..errors import ConfigError, ModelError
 from ..model.model import Model, Placed, batches_by_length
 from ..model.readout import LabelWords, Similarity, WholeWords, reader, score_all
 from ..model.rows import Row, collate
+from ..model.sight import Sight
 from ..model.shared import Trunk, can_share, split
 from ..model.warm import warm
 from ..model.write import write
@@ -26,10 +27,11 @@ Judge = Callable[[str, Example], float]  # the score of a written text
 class Local:
     """A local model as the task model. Vectors of texts that were read once are kept."""
 
-    def __init__(self, model: Model):
-        self.model = model
+    def __init__(self, model: Any):
+        self.model = model  # a Model, or a Sight
+        self.pictures: dict[str, Any] = {}  # rows by key: each keeps its frozen features
         self.vectors: dict[tuple[str, ...], Tensor] = {}
-        self.trunk = Trunk(model) if can_share(model) else None
+        self.trunk = Trunk(model) if isinstance(model, Model) and can_share(model) else None
         self.read = 0  # tokens that went through the network
 
     def order(self, prompts: Sequence[Prompt]) -> list[int]:
@@ -41,6 +43,8 @@ class Local:
         """(N, C) scores over classes, larger is likelier."""
         if prompt.frame.readout == "similarity" and isinstance(prompt, Text):
             return self._similar(prompt.frame, inputs)
+        if isinstance(self.model, Sight):
+            return self._looked(prompt, inputs)
         read = reader(self.model, prompt.frame)
         used: Prompt = warm(self.model, prompt)
         rows = read.rows(inputs, used)
@@ -49,6 +53,15 @@ class Local:
                 rows, used = split(rows, self.trunk)
             self.read += sum(len(r.codes) for r in rows)
             return score_all(read, rows, replace(used, frame=prompt.frame, head=prompt.head))
+
+    def _looked(self, prompt: Prompt, inputs: Sequence[tuple[str, ...]]) -> Tensor:
+        """Scores of pictures: each is encoded once in a run, and a candidate costs its class texts alone."""
+        read = reader(self.model, prompt.frame)
+        new = [x for x in dict.fromkeys(inputs) if x[0] not in self.pictures]
+        for x, row in zip(new, read.rows(new, None), strict=True):
+            self.pictures[x[0]] = row
+        with self.model.frozen():
+            return score_all(read, [self.pictures[x[0]] for x in inputs], prompt, size=256)
 
     def _similar(self, frame: Frame, inputs: Sequence[tuple[str, ...]]) -> Tensor:
         plain = replace(frame, fields=("text",), template="{text}", instruction="", demonstrations=())
@@ -76,8 +89,8 @@ class Local:
 
     def loss(self, prompt: Prompt, examples: Sequence[Example], size: int = 64) -> float:
         """Mean loss over the examples, nats."""
-        if prompt.frame.readout == "similarity" and isinstance(prompt, Text):
-            z = self._similar(prompt.frame, [e.inputs for e in examples])
+        if prompt.frame.readout in ("similarity", "match") and isinstance(prompt, Text):
+            z = self.scores(prompt, [e.inputs for e in examples])
             return float(F.cross_entropy(z, torch.tensor([e.gold for e in examples])))
         with torch.no_grad(), self.model.frozen():
             return float(sum(float(part.sum()) for part in self._losses(prompt, examples, size)) / len(examples))

@@ -61,7 +61,9 @@ class Search:
         self.options = options
         self.seed = seed
         self.rng = random.Random(seed)
-        smooth = options.objective == "likelihood" or (options.objective == "auto" and base.readout == "similarity")
+        smooth = options.objective == "likelihood" or (
+            options.objective == "auto" and base.readout in ("similarity", "match")
+        )
         self.ledger = Ledger(smooth)
         self.round = (0, 0)  # of how many
         self.wording: dict[str, str] = {}  # templates used so far, with the version of their text
@@ -100,10 +102,15 @@ class Search:
         """options: those of Ask."""
         return Ask((prompts,) if isinstance(prompts, str) else tuple(prompts), **options)
 
+    @property
+    def holes(self) -> tuple[str, ...]:
+        """What a template must go on saying in braces: the input's fields, or the class of a class text."""
+        return ("label",) if self.base.readout == "match" else self.base.fields
+
     def propose(self, prompts: Sequence[str], **options: Any) -> Ask:
         """`ask` for texts of the first slot, inside <prompt> tags: they keep its placeholders."""
         name = self.slot.partition(":")[0]
-        fields = self.base.fields if name == "template" else ()
+        fields = self.holes if name == "template" else ()
         return Ask(tuple(prompts), **{"keep": tuple("{" + f + "}" for f in fields), **options})
 
     def evaluate(
@@ -198,8 +205,9 @@ class Search:
             texts = templates.source(file).replace("{{labels}}", ", ".join(self.task.words)).splitlines()
             others = [self.start.put(self.slot, t).born("seed") for t in texts]
         else:
-            texts = templates.source("seeds-template").splitlines()
-            fields = " ".join("{" + f + "}" for f in self.task.fields)
+            match = self.base.readout == "match"
+            texts = templates.source("seeds-class-texts" if match else "seeds-template").splitlines()
+            fields = " ".join("{" + f + "}" for f in self.holes)
             others = [self._everywhere(t.replace("{{text}}", fields)) for t in texts]
         return list(dict.fromkeys([self.start, *others]))[:n]
 

@@ -175,4 +175,6 @@ def overlaps(parts: Mapping[str, Sequence[Example]]) -> list[str]:
 
 def _excerpt(example: Example) -> str:
     text = " / ".join(example.inputs)
+    if example.content and len(text) > 60:
+        return repr("..." + text[-57:])  # of a path the end tells more
     return repr(text if len(text) <= 60 else text[:57] + "...")

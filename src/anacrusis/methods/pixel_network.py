@@ -1,0 +1,111 @@
+"""Pixel network: a few convolutions look at each picture and write what is added to it.
+
+    x' = clip(x + eps tanh(h(x)))        x, x': (B, 3, S, S) in 0..1; |x' - x| <= eps
+    h: two convolutions of stride 2 and one more, at a quarter of the size, brought to S by bilinear interpolation
+
+Paper: Oh et al. 2023 (BlackVIP), https://arxiv.org/abs/2303.14773, of which this is the prompt of each input
+Departure: gradients of the frozen network are used, where the paper estimates them from losses; the picture itself is
+    read, not a frozen MAE's features with a learned trigger; no batch normalisation, so that a picture's prompt
+    does not depend on its batch; tanh bounds h. The last convolution starts at zero: the first answer is the unprompted one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ..errors import ConfigError, PromptError
+from ..model.sight import Looks, Sight
+from ..prompt.values import Conditioned, Pixels
+from ..registry import looking
+from ..tune.makers import ConditionedMaker, Group, build_quietly
+from ..tune.recipe import Problem, Recipe
+from ..tune.sight_makers import plain
+from .visual_prompting import PIXELS
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelNetworkConfig:
+    hidden: int = 32  # channels of the convolutions
+    eps: float = 0.5  # largest change of a pixel, of 0..1
+    clip: bool = True  # cut to 0..1 afterwards, so that a picture stays one
+
+    def __post_init__(self) -> None:
+        if self.hidden < 1 or self.eps <= 0:
+            raise ConfigError(f"hidden={self.hidden}, eps={self.eps}: hidden must be at least 1 and eps above 0")
+
+
+class PixelNetwork(ConditionedMaker):
+    """Reads pixels, writes Pixels of each input."""
+
+    reads = "picture"
+    method = "pixel-network"
+    length = 0  # it writes no tokens
+
+    def __init__(self, hidden: int, eps: float, clip: bool, generator: torch.Generator):
+        super().__init__()
+        self.hidden, self.eps, self.clip = hidden, eps, clip
+        self.net = build_quietly(lambda: network(hidden))
+        with torch.no_grad():
+            for p in self.net.parameters():  # as torch draws them, but from the run's own generator
+                fan = 9 * (3 if p is self.net.get_parameter("0.weight") else hidden)
+                p.uniform_(-1 / math.sqrt(fan), 1 / math.sqrt(fan), generator=generator)
+            for p in (self.net.get_parameter("4.weight"), self.net.get_parameter("4.bias")):
+                p.zero_()
+
+    def forward(self, reads: Looks | None = None) -> Pixels:
+        assert reads is not None  # the engine gives what `reads` declares
+        x = reads.pixels.float()
+        h = F.interpolate(self.net(2 * x - 1), size=x.shape[-2:], mode="bilinear", align_corners=False)
+        return Pixels(delta=self.eps * torch.tanh(h), clip=self.clip)
+
+    def groups(self) -> list[Group]:
+        return [Group("network", list(self.net.parameters()), unit=(9 * self.hidden) ** -0.5)]
+
+    def config_json(self) -> dict[str, Any]:
+        return {"hidden": self.hidden, "eps": self.eps, "clip": self.clip}
+
+
+def network(hidden: int) -> nn.Module:
+    first, second = (nn.Conv2d(c, hidden, 3, stride=2, padding=1) for c in (3, hidden))
+    return nn.Sequential(first, nn.GELU(), second, nn.GELU(), nn.Conv2d(hidden, 3, 3, padding=1))
+
+
+def build(config: PixelNetworkConfig, problem: Problem) -> Recipe:
+    maker = PixelNetwork(config.hidden, config.eps, config.clip, problem.generator)
+    return Recipe(maker, plain(problem.frame))
+
+
+_RESTORED: MutableMapping[Conditioned, PixelNetwork] = WeakKeyDictionary()  # a prompt is placed anew for each batch
+
+
+def restore(model: Sight, prompt: Conditioned) -> PixelNetwork:
+    """The network that a saved prompt holds, on the model's device."""
+    maker = _RESTORED.get(prompt)
+    if maker is None:
+        try:
+            maker = PixelNetwork(**prompt.config, generator=torch.Generator())
+            maker.load_state_dict(dict(prompt.weights))
+        except (TypeError, RuntimeError) as error:
+            raise PromptError(f"the prompt's network does not fit the method pixel-network: {error}") from error
+        _RESTORED[prompt] = maker = maker.requires_grad_(False)
+    return maker.to(model.device)
+
+
+looking(
+    name="pixel-network",
+    summary="a small convolutional network that writes what is added to each picture's pixels",
+    config=PixelNetworkConfig,
+    build=build,
+    restore=restore,
+    paper="[Oh et al. 2023](https://arxiv.org/abs/2303.14773)",
+    training={"lr": 0.02, "epochs": 50, "batch": 32, "patience": 10},
+    **PIXELS,
+)
