@@ -62,6 +62,11 @@ Part = Annotated[str | None, option(DATA, "Score train, valid or test, divided a
 Half = Annotated[
     str | None, option(DATA, "base: the first half of the classes by name; new: the others; else all.", "--classes")
 ]
+Protocol = Annotated[
+    str | None,
+    option(DATA, "base-to-new: scores on the classes that were learned, and on the others.", metavar="NAME"),
+]
+Sheet = Annotated[Path | None, option(OUTPUT, "Draw the hardest mistakes here, on one sheet.", metavar="PNG")]
 Corruption = Annotated[
     str | None, option(DATA, "Make the pictures worse: fog, gaussian-noise, motion-blur and others.", "--corruption")
 ]
@@ -99,7 +104,13 @@ BaseURL = Annotated[
 Concurrency = Annotated[int | None, option(MODEL, "Requests to an API at once; else 8.", "--concurrency")]
 
 ModelName = Annotated[
-    str, option(MODEL, "builtin:minilm, a folder, a name on the Hugging Face hub, or openai:NAME.", "--model")
+    str | None,
+    option(
+        MODEL,
+        "builtin:minilm (texts) and builtin:tiny-clip (pictures) unless you name a folder, a name on the Hugging Face "
+        "hub, or openai:NAME.",
+        "--model",
+    ),
 ]
 AnyModel = Annotated[str | None, option(MODEL, "Another place of the model that the prompt names.", "--model")]
 Dtype = Annotated[str, option(MODEL, "auto, float32, float16 or bfloat16.")]

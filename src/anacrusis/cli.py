@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 MANY = 500  # pictures: fewer are opened or drawn at once
 DEFAULT_ENDPOINT = "opro"
+DEFAULT_IMAGE = "coop"
 DEFAULT_METHOD = {
     "classification": "residual-prompt-tuning",
     "multilabel": "residual-prompt-tuning",
@@ -96,7 +97,7 @@ def fit(
     method: o.MethodName = None,
     settings: o.Settings = None,
     seed: o.Seed = 0,
-    model: o.ModelName = "builtin:minilm",
+    model: o.ModelName = None,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
     quantise: o.Quantise = None,
@@ -132,7 +133,9 @@ def fit(
         from .runs.run import divide
         from .runs.run import fit as learn
 
-        name = method or (DEFAULT_ENDPOINT if model.startswith("openai:") else DEFAULT_METHOD[task.kind])
+        model = model or ("builtin:tiny-clip" if task.modality == "image" else "builtin:minilm")
+        usual = DEFAULT_IMAGE if task.modality == "image" else DEFAULT_METHOD[task.kind]
+        name = method or (DEFAULT_ENDPOINT if model.startswith("openai:") else usual)
         divide(get(name), options)  # a misspelt name is refused before the model is opened
         search = o.group(o.Searches, ctx)
         if get(name).engine == "search" and not (budget or plan) and (asked := _asked(model, writer, judge)):
@@ -146,7 +149,7 @@ def fit(
             show.note(note)
         if run is not None and (run / "result.json").exists():
             show.note(f"the run in {run} has ended before: this is its result")
-        opening = o.group(o.Opening, ctx)
+        opening = replace(o.group(o.Opening, ctx), model=model)
         opened, means = opening.open(show), search.means(opening)
         if plan:
             from .runs.searching import forecast
@@ -185,6 +188,8 @@ def evaluate(
     classes: o.Half = None,
     corruption: o.Corruption = None,
     severity: o.Severity = None,
+    protocol: o.Protocol = None,
+    sheet: o.Sheet = None,
     model: o.AnyModel = None,
     dtype: o.Dtype = "auto",
     device: o.Device = "auto",
@@ -196,20 +201,26 @@ def evaluate(
     """Score a saved prompt on DATA: on all of it, or on the part that --split names.
 
     For example: anacrusis evaluate tickets new-tickets.csv --text message --label team
-    """
-    strength = 3 if severity is None else severity
-    if corruption is not None:
-        from .task.corruptions import check
 
-        check(corruption, strength)
-    elif severity is not None:
-        raise ConfigError(f"--severity {severity}: of what? Name it with --corruption, such as --corruption fog")
+    Pictures: anacrusis evaluate prompt photos/ --protocol base-to-new --sheet mistakes.png
+    """
+    if protocol is not None:
+        if protocol != "base-to-new":
+            raise ConfigError(f"--protocol {protocol}: this one is not known.{did_you_mean(protocol, ['base-to-new'])}")
+        if classes is not None:
+            raise ConfigError("--protocol base-to-new scores both halves of the classes: leave --classes out")
+    strength = _strength(corruption, severity)
     with console.Progress(quiet) as show:
         show.phase("loading", brief=True)
         from .measure.evaluate import evaluate as score_on
 
+        from .measure.protocols import moved, score_halves
+
         prompt = load_prompt(folder)
-        task, notes = _quietly(lambda: to_score(prompt, o.group(o.Data, ctx), split, _opening(show)))
+        given = o.group(o.Data, ctx)
+        if protocol is not None:
+            given = replace(given, classes="all")
+        task, notes = _quietly(lambda: to_score(prompt, given, split, _opening(show)))
         if corruption is not None:
             from .task.corruptions import corrupted
 
@@ -218,11 +229,106 @@ def evaluate(
             show.note(note)
         opened = None if prompt.kind == "constant" else o.group(o.Opening, ctx).open(show, prompt)
         count = show.count(f"scoring {len(task.test)} examples", len(task.test))
-        score = replace(score_on(prompt, opened, task, done=count), split=split or "all")
+        if protocol is not None:
+            halves = score_halves(prompt, opened, task, done=count)
+        else:
+            score = replace(score_on(moved(prompt, task), opened, task, done=count), split=split or "all")
+        if sheet is not None:
+            from .report.pictures import contact_sheet, mistakes
+
+            contact_sheet(mistakes(moved(prompt, task), opened, task), task, sheet)
+    found = halves.to_json() if protocol is not None else score.to_json()
     if as_json:
-        console.emit({"prompt": str(folder), "data": str(data), **score.to_json(), "notes": notes})
+        console.emit({"prompt": str(folder), "data": str(data), **found, "notes": notes})
         return
-    console.facts([*_score_facts(score), ("seconds", f"{score.seconds:.1f}")])
+    if protocol is not None:
+        rows = [(f"{k} classes", str(i)) for k, i in (("base", halves.base), ("new", halves.new))]
+        console.facts([*rows, ("harmonic mean", str(halves.harmonic))])
+    else:
+        console.facts([*_score_facts(score), ("seconds", f"{score.seconds:.1f}")])
+    if sheet is not None:
+        console.line(f"The hardest mistakes: {console.shown(sheet)}")
+
+
+@app.command()
+def adapt(
+    ctx: typer.Context,
+    data: o.DataFile,
+    image: o.Image = None,
+    label: o.Label = None,
+    test: o.Test = None,
+    shots: o.Shots = None,
+    skip_bad: o.SkipBad = False,
+    classes: o.Half = None,
+    corruption: o.Corruption = None,
+    severity: o.Severity = None,
+    method: Annotated[str, o.option(o.LEARNING, "How it adapts: tpt, dynaprompt, ...", metavar="NAME")] = "tpt",
+    settings: o.Settings = None,
+    seed: o.Seed = 0,
+    most: Annotated[int, o.option(o.OUTPUT, "Pictures of the stream, at most.", min=1)] = 1000,
+    plot: Annotated[Path | None, o.option(o.OUTPUT, "Draw accuracy over the stream here.", metavar="PNG")] = None,
+    model: o.ModelName = None,
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+    out: o.CopyTo = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Adapt to DATA's test pictures as they come, without labels, and score each answer when it is given.
+
+    For example: anacrusis adapt photos/ --method dynaprompt --corruption fog --severity 4
+    """
+    options = o.pairs(settings, "--set", "NAME=VALUE, such as --set views=32")
+    check_out(out)
+    strength = _strength(corruption, severity)
+    from .registry import get, require
+
+    chosen = get(method)
+    if chosen.engine != "adapt":
+        raise ConfigError(f"{method} does not adapt while in use: anacrusis fit DATA --method {method}")
+    with console.Progress(quiet) as show:
+        task = _quietly(lambda: o.group(o.Data, ctx).read(_opening(show)))
+    with console.Progress(quiet) as show:
+        show.phase("loading", brief=True)
+        import torch
+
+        from .adapt.prompts import keep
+        from .measure.protocols import score_stream
+        from .model.frames import default_frame
+        from .task.corruptions import corrupted
+        from .tune.recipe import Problem
+
+        task = corrupted(task, corruption, strength, seed) if corruption else task
+        task = replace(task, test=tuple(_some(task.test, most, seed)))
+        opened = replace(o.group(o.Opening, ctx), model=model or "builtin:tiny-clip").open(show)
+        require(chosen, opened, task)
+        config = chosen.configure(options)
+        problem = Problem(opened, task, default_frame(opened, task), torch.Generator().manual_seed(seed))
+        prompt = keep(chosen.build(config, problem), method, config).with_card(
+            model=opened.name, fingerprint=opened.fingerprint, method=method, task=task.name, seed=seed)  # fmt: skip
+        count = show.count(f"adapting to {len(task.test)} pictures", len(task.test))
+        found = score_stream(prompt, opened, task, seed=seed, done=count)
+        if plot is not None:
+            from .report.pictures import stream_curve
+
+            stream_curve({method: [(n, a) for n, a, _ in found.over_time],
+                          "no adaptation": [(n, b) for n, _, b in found.over_time]}, plot)  # fmt: skip
+    if out is not None:
+        prompt.save(out)
+    if as_json:
+        console.emit({"data": str(data), "method": method, "model": opened.name, **found.to_json()})
+        return
+    d = found.difference
+    console.facts([
+        ("method", f"{method} on {opened.name}"), ("accuracy", f"{found.after}  ({found.after.n} pictures)"),
+        ("without adapting", str(found.before)), ("difference", f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"),
+        ("calibration error", f"{found.ece[0]:.3f}, without {found.ece[1]:.3f}"),
+        ("a picture", f"{found.milliseconds:.1f} ms, {found.megabytes:.0f} MB above before"),
+    ])  # fmt: skip
+    console.table(("pictures", "accuracy", "without"), [(str(n), f"{a:.3f}", f"{b:.3f}") for n, a, b in found.over_time],
+                  right=("pictures", "accuracy", "without"))  # fmt: skip
+    if plot is not None:
+        console.line(f"Drawn: {console.shown(plot)}")
 
 
 @app.command()
@@ -533,6 +639,24 @@ def _opening(show: console.Progress) -> Callable[[int, int], None]:
         counts[0](1)
 
     return done
+
+
+def _strength(corruption: str | None, severity: int | None) -> int:
+    """Of a corruption, 1 to 5; 3 where nothing is said. Raises ConfigError before anything is read."""
+    strength = 3 if severity is None else severity
+    if corruption is not None:
+        from .task.corruptions import check
+
+        check(corruption, strength)
+    elif severity is not None:
+        raise ConfigError(f"--severity {severity}: of what? Name it with --corruption, such as --corruption fog")
+    return strength
+
+
+def _some(items: Sequence[Any], most: int, seed: int) -> list[Any]:
+    from .search.search import some
+
+    return some(items, most, seed)
 
 
 def _quietly(read: Callable[[], Any]) -> Any:

@@ -98,8 +98,23 @@ def get(name: str) -> Method:
     return known[name]
 
 
+def suits(model: Any, task: Any) -> None:
+    """Refuse a model that cannot read the task's inputs: a text model would learn from the pictures' file names."""
+    if task.modality == "image" and "images" not in model.can:
+        raise ModelError(
+            f"the examples of {task.name} are pictures, and {model.name} ({model.arrangement}) reads texts. Open a "
+            "model for images: builtin:tiny-clip, or a CLIP, SigLIP, ViT or DINOv2 checkpoint (--model)"
+        )
+    if task.modality == "text" and "images" in model.can and "class-texts" not in model.can:
+        raise ModelError(
+            f"the examples of {task.name} are texts, and {model.name} ({model.arrangement}) looks at pictures. Open a "
+            "text model such as builtin:minilm, or a dual encoder"
+        )
+
+
 def require(method: Method, model: Any, task: Any) -> None:
     """Refuse what cannot work before anything is computed, naming what would."""
+    suits(model, task)
     writes = frozenset({"text"}) if task.kind == "generation" else frozenset()
     fits = [
         m.name

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..prompt.values import Prompt
+from ..registry import suits
 from ..task import Example, Task
 from .intervals import Interval, bootstrap, paired
 from .predict import named, scores, written
@@ -63,6 +64,8 @@ def evaluate(
         )
     if model is None and prompt.kind != "constant":
         raise ConfigError("this prompt needs its model: evaluate(prompt, ana.open(NAME), task)")
+    if model is not None:
+        suits(model, task)
     began = time.monotonic()
     predictions = predictions_of(prompt, model, task, [e.inputs for e in examples], done)
     return scored(predictions, examples, task, split, time.monotonic() - began)

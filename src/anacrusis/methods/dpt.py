@@ -2,7 +2,8 @@
 
     q_k = A t_k,  t_k: (D,) learned class features of the K classes nearest to the picture for the frozen model
     o_k = W_v sum_j softmax_j((W_q q_k) (W_k kv_j) / sqrt(r)) kv_j,    kv = [own tokens of the layer, no gradient ; E]
-    row_k = u LN(o_k + q_k), (K, d_v), in the last image layer; free rows (N, d_v) in the first J, dropped behind it
+    row_k = u LN(o_k + q_k), (K, d_v), in the last image layer, where they take the place of the free rows (N, d_v) that
+    the first J layers have; A: (d_v, D), W_q, W_k: (r, d_v), W_v: (d_v, d_v), E: (N, d_v), H: (C, d_v), not kept
     loss = CE(z, y) + a CE(H LN(o_y), y), the latter where y is among the K; in the first half of the steps also
     CE(s <f0, t>, y) + CE(s <f, t0>, y) - 0.9 CE(z, y): each side against the other, frozen one
 
@@ -98,7 +99,7 @@ class ClassAware(ConditionedMaker):
             unit = self.options["unit"]
             q, o = self.reading(texts[best] * texts.shape[1] ** 0.5, own.detach() / unit)
             self.seen = best, o
-            return unit * self.reading.norm(o + q)
+            return (unit * self.reading.norm(o + q)).to(own)
 
         text = self.text or Tokens(side="text", layers={0: self.context})
         free = dict(zip(self.order, self.free, strict=True))

@@ -6,7 +6,8 @@
 Paper: Oh et al. 2023 (BlackVIP), https://arxiv.org/abs/2303.14773, of which this is the prompt of each input
 Departure: gradients of the frozen network are used, where the paper estimates them from losses; the picture itself is
     read, not a frozen MAE's features with a learned trigger; no batch normalisation, so that a picture's prompt
-    does not depend on its batch; tanh bounds h. The last convolution starts at zero: the first answer is the unprompted one.
+    does not depend on its batch; tanh bounds h. The last convolution starts at zero: the first answers are those
+    without a prompt.
 """
 
 from __future__ import annotations

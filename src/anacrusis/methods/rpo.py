@@ -14,7 +14,7 @@ Departure: image rows start at the first token as it enters the tower, which inc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -48,7 +48,7 @@ def ends(model: Any, frame: Frame) -> tuple[Tensor, Tensor]:
 
 
 def build(config: RPOConfig, problem: Problem) -> Recipe:
-    frame = replace(plain(problem.frame))
+    frame = plain(problem.frame)
     sides = []
     for side, start in zip(("text", "image"), ends(problem.model, frame), strict=True):
         unit = float(start.square().mean().sqrt())

@@ -7,8 +7,8 @@
 
 Paper: Bahng et al. 2022, https://arxiv.org/abs/2203.17274; code hjbahng/visual_prompting
 Departure: AdamW in units of a pixel's deviation instead of SGD at 40 over 1000 epochs; starts near zero, where the
-    paper draws from N(0, 1). Class texts are the frame's, not "This is a photo of a". A classifier's own classes are the
-    task's by name; no mapping of classes. The patch in a place drawn anew for each picture is left out.
+    paper draws from N(0, 1). Class texts are the frame's, not "This is a photo of a". A classifier's own classes
+    are the task's by name; no mapping of classes. The patch in a place drawn anew for each picture is left out.
 """
 
 from __future__ import annotations
@@ -94,6 +94,6 @@ looking(
     config=VisualPromptingConfig,
     build=build,
     paper="[Bahng et al. 2022](https://arxiv.org/abs/2203.17274)",
-    training={"lr": 0.02, "epochs": 50, "batch": 32, "patience": 10},
+    training={"lr": 0.03, "epochs": 50, "batch": 32, "patience": 10},
     **PIXELS,
 )

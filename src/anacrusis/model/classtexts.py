@@ -61,11 +61,10 @@ class ClassTexts:
         n = int(same.long().cumprod(0).sum())
         return min(n, int(self.last.min()))  # the read column is not among them
 
-    def averaged(self, z: Tensor) -> Tensor:
-        """(R, ..., D) or (B, R, D) by text -> by class: the mean of each class's texts, at unit length."""
+    def averaged(self, z: Tensor, dim: int = 0) -> Tensor:
+        """Features by text (R along `dim`) -> by class: the mean of each class's texts, at unit length."""
         if len(self.owner) == self.classes:
             return z
-        dim = 1 if z.dim() == 3 and z.shape[0] != len(self.owner) else 0
         shape = list(z.shape)
         shape[dim] = self.classes
         summed = z.new_zeros(shape).index_add(dim, self.owner.to(z.device), z)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ class ImageRow:
 
     pixels: Tensor
     kept: dict[str, Tensor] = field(default_factory=dict)
-    mates: Sequence[ImageRow] = ()
+    mates: Sequence[ref[ImageRow]] = ()
     codes: tuple[int, ...] = ()  # no tokens: batches need not be of like length
     cut: int = 0
 
@@ -88,7 +89,7 @@ class ImageBatch:
         """(B, ...): what `compute` gives for these pictures, computed without gradient and once a picture."""
         for row in self.rows:
             if name not in row.kept:
-                group = row.mates or [row]
+                group = [mate for one in row.mates if (mate := one()) is not None] or [row]
                 with torch.no_grad():
                     found = compute(ImageBatch(group, self.prepare, self.device, self.dtype))
                 for mate, value in zip(group, found, strict=True):
@@ -101,7 +102,7 @@ def rows_of(inputs: Iterable[Sequence[Any]], prepare: Preparation) -> list[Image
     rows = [ImageRow(prepare(picture(one[0]))) for one in inputs]
     for start in range(0, len(rows), TOGETHER):
         for row in rows[start : start + TOGETHER]:
-            row.mates = rows[start : start + TOGETHER]
+            row.mates = [ref(mate) for mate in rows[start : start + TOGETHER]]  # no cycles: kept tensors are large
     return rows
 
 

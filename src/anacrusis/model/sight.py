@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -20,9 +21,10 @@ from ..errors import ConfigError, ModelError, PromptError
 from ..prompt.values import Cache, Conditioned, Frame, Paired, Pixels, Prompt, Tokens
 from .classtexts import ClassTexts
 from .frozen import Frozen
-from .images import ImageBatch, Preparation
+from .images import ImageBatch, ImageRow, Preparation
 from .tower import Memory, Rows, Tower
 
+MEMORY_GB = 2.0  # of keys and values of pictures that rows read, in all
 AT_ONCE = 128  # class texts in one pass with gradients; more go in parts that are computed again on the way back
 
 
@@ -99,6 +101,8 @@ class Sight(Frozen):
         self.two_stacks, self.sites = False, ()
         self.limit = self.text.positions.shape[0] if self.text is not None else 0
         self._class_texts: dict[Frame, Tensor] = {}
+        self._laid: dict[tuple[Frame, int], ClassTexts] = {}
+        self._remembering: WeakSet[ImageRow] = WeakSet()
 
     # what it is
 
@@ -143,9 +147,16 @@ class Sight(Frozen):
         with torch.no_grad(), self.frozen():
             return float(self.enter(self.grey()).float().square().mean().sqrt())
 
+    @cached_property
+    def tokens(self) -> int:
+        """n: own tokens of a picture in the image tower."""
+        with torch.no_grad(), self.frozen():
+            return int(self.enter(self.grey()).shape[1])
+
     def grey(self) -> Tensor:
         """(1, 3, S, S): a grey picture, normalised."""
-        return self.prepare.normalised(torch.full((1, 3, self.prepare.size, self.prepare.size), 0.5).to(self.device))
+        half = torch.full((1, 3, self.prepare.size, self.prepare.size), 0.5)
+        return self.prepare.normalised(half.to(self.device, self.dtype))
 
     def describe(self) -> str:
         tower = self.image.tower
@@ -234,9 +245,15 @@ class Sight(Frozen):
         return x, Rows(at=layers, made=made, **ways)
 
     def memory(self, batch: ImageBatch) -> Memory:
-        """Keys and values of every block of the frozen image tower; computed once a picture."""
+        """Keys and values of every block of the frozen image tower. While learning they are kept with the picture, as
+        long as they do not take more than MEMORY_GB in all."""
         tower = self.image.tower
         assert tower is not None
+        each = 2 * tower.depth * self.tokens * tower.width * self.dtype.itemsize
+        if not torch.is_grad_enabled() or (len(self._remembering) + len(batch)) * each > MEMORY_GB * 1e9:
+            with torch.no_grad():
+                return tower.memory(self.enter(batch.normalised))
+        self._remembering.update(batch.rows)
 
         def compute(part: ImageBatch) -> Tensor:
             kept = tower.memory(self.enter(part.normalised))
@@ -248,8 +265,10 @@ class Sight(Frozen):
     def _observe(self, batch: ImageBatch, prompt: Tokens) -> Tensor:
         tower = self.image.tower
         assert tower is not None
-        _, rows = self._entered(batch.normalised[:1], prompt)
-        states = tower.observe(rows.at[0].expand(len(batch), -1, -1), self.memory(batch))
+        rows = prompt.layers[0].to(self.dtype)
+        if self.image.norm is not None and prompt.entry == "before-norm":
+            rows = self.image.norm(rows)
+        states = tower.observe(rows.expand(len(batch), -1, -1), self.memory(batch))
         return F.normalize(self.image.pool(states.flatten(0, 1)[:, None]).float(), dim=-1).unflatten(
             0, (len(batch), -1)
         )
@@ -280,10 +299,18 @@ class Sight(Frozen):
         if prompt is not None and prompt.per == "class" and len(laid.owner) != len(frame.labels):
             raise ConfigError("vectors of each class go with one text a class: give one template")
         z = F.normalize(self._run_texts(laid, prompt).float(), dim=-1)
-        return laid.averaged(z)
+        return laid.averaged(z, 1 if prompt is not None and prompt.per == "input" else 0)
 
     def lay(self, frame: Frame, length: int) -> ClassTexts:
-        return ClassTexts.of(self.tokenizer, frame, length, self.limit, self.text.reads == "last", self.text.pad)  # type: ignore[union-attr]
+        """The class texts of a frame with so many vectors; the last few are kept, for they are asked at every step."""
+        assert self.text is not None
+        key = (frame, length)
+        if key not in self._laid:
+            if len(self._laid) > 16:
+                self._laid.clear()
+            full, pad = self.text.reads == "last", self.text.pad
+            self._laid[key] = ClassTexts.of(self.tokenizer, frame, length, self.limit, full, pad)
+        return self._laid[key]
 
     def encode(self, sentences: Iterable[str]) -> Tensor:
         """(N, D): features of any sentences, unit length, without a prompt."""

@@ -72,7 +72,9 @@ class Match(Looking):
             cache = sides.cache
             near = torch.exp(-cache.beta * (1 - seen.image @ cache.keys.to(z).T))
             z = z + cache.alpha * near @ cache.values.to(z)
-        return z.float()
+        z = z.float()
+        # several labels: a class is held where it is above the picture's mean; raw scores are all above 0
+        return z - z.mean(1, keepdim=True) if self.frame.multi else z
 
     def scores(self, batch: Any, placed: Any, head: Head | None, recompute: bool = False) -> Tensor:
         return self.score(self.seen(batch, placed), placed)

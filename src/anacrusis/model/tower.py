@@ -72,7 +72,7 @@ class Rows:
     def before(self, layer: int, own: Tensor, rows: Tensor, entered: Tensor) -> Tensor:
         """The rows that layer `layer` sees. rows: as the layer below left them; entered: as it got them."""
         if layer in self.made:
-            return self.made[layer](own)
+            return self.made[layer](own).to(own)
         if layer in self.at:
             new = self.at[layer].to(own)
             return new.expand(own.shape[0], -1, -1) if new.dim() == 2 else new

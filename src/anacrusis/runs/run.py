@@ -133,6 +133,8 @@ def fit(
         else:
             assert isinstance(training, Training)
             frame, generator = default_frame(model, task, **frame_options), torch.Generator()
+            if "class-texts" in chosen.needs and frame.readout != "match":
+                raise ConfigError(f"readout is {frame.readout!r}, and {method} learns on class texts: readout=match")
             problem = Problem(model, task, frame, generator.manual_seed(seed_of(seed, "build")), training)
             run = _learn(chosen, config, problem, plan, path, tell)
         if first:

@@ -20,7 +20,7 @@ WORDS = "a photo of a"
 def context(model: Sight, words: str, length: int, generator: torch.Generator) -> tuple[Tensor, str]:
     """(M, d) where a context starts, and the words that stay words behind it.
 
-    words: "" draws M rows by chance (deviation 0.02). Else the rows are the words' tokens (M of them, not of the
+    words: "" draws M rows by chance (of the table's RMS). Else the rows are the words' tokens (M of them, not of the
     words: 0 takes all); with more rows than tokens the first rows are drawn; with fewer, the other tokens stay text.
     """
     assert model.text is not None
@@ -29,7 +29,7 @@ def context(model: Sight, words: str, length: int, generator: torch.Generator) -
     M = length or len(ids)
     if M < 1:
         raise ConfigError("a context needs a length, or words to start from")
-    drawn = 0.02 * torch.randn(max(0, M - len(ids)), d, generator=generator)
+    drawn = model.scale * torch.randn(max(0, M - len(ids)), d, generator=generator)
     taken = model.text.table[torch.tensor(ids[:M], dtype=torch.long)].detach().float().cpu()
     rest = model.tokenizer.decode(ids[M:]).strip() if len(ids) > M else ""
     return torch.cat([drawn, taken.view(-1, d)]), rest

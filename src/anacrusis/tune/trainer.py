@@ -76,7 +76,7 @@ class Trainer:
         self.step, self.spent, self.stale = 0, 0.0, 0
         self.history: list[dict[str, float]] = []
         self.best: tuple[tuple[float, float], dict[str, Tensor]] | None = None
-        self.sums: dict[str, Tensor] = {}  # of what was learned by the end of each epoch, times its weight
+        self.mean: dict[str, Tensor] = {}  # weighted, of what was learned by the end of each epoch
         self.weights = 0.0
 
     def fit(self) -> Outcome:
@@ -95,13 +95,19 @@ class Trainer:
                 else:
                     self._save()
             assert self.best is not None
-            self._load_parts(self._averaged() if self.recipe.average is not None else self.best[1])
+            score = self.best[0][0]
+            if self.mean:
+                self._load_parts(self.mean)
+                with torch.no_grad():
+                    score = self._score(self._fresh())[0]
+            else:
+                self._load_parts(self.best[1])
             with torch.no_grad():
                 folded = self.maker.fold()
         head = Head(self.head.weight.detach().cpu(), self.head.bias.detach().cpu()) if self.head else None
         prompt = replace(folded, frame=self.recipe.frame, head=head)
         count = sum(p.numel() for g in self.groups for p in g.parameters)
-        return Outcome(prompt, self.best[0][0], self.step, count, self._seconds(), self.history)
+        return Outcome(prompt, score, self.step, count, self._seconds(), self.history)
 
     # before the first step
 
@@ -139,7 +145,9 @@ class Trainer:
 
     def _fresh(self) -> Prompt:
         """The maker's prompt now, for makers that need no input; otherwise one folded to plain tensors."""
-        return self.maker(None) if self.maker.reads == "nothing" else self.maker.fold()
+        if self.maker.reads == "nothing":
+            return self.maker(None)
+        return replace(self.maker.fold(), frame=self.recipe.frame)
 
     def _first_head(self) -> Head:
         read, C, H = self.read, len(self.problem.task.labels), self.model.hidden
@@ -315,13 +323,9 @@ class Trainer:
             return
         weight = self.recipe.average(math.ceil(self.step / self.per_epoch), math.ceil(self.total / self.per_epoch))
         self.weights += weight
+        share = weight / self.weights if self.weights > 0 else 1.0  # a running mean: tiny weights do not vanish in it
         for k, t in self._parts().items():
-            self.sums[k] = self.sums[k] + weight * t if k in self.sums else weight * t.clone()
-
-    def _averaged(self) -> dict[str, Tensor]:
-        if not self.weights > 0:  # nothing was trained
-            return self._parts()
-        return {k: t / self.weights for k, t in self.sums.items()}
+            self.mean[k] = self.mean[k] + share * (t - self.mean[k]) if k in self.mean else t.clone()
 
     # validation
 
@@ -393,7 +397,7 @@ class Trainer:
         assert self.best is not None
         tensors = {f"now.{k}": t for k, t in self._parts().items()}
         tensors |= {f"best.{k}": t for k, t in self.best[1].items()}
-        tensors |= {f"sums.{k}": t for k, t in self.sums.items()}
+        tensors |= {f"mean.{k}": t for k, t in self.mean.items()}
         numbers: dict[str, float] = {}
         for i, p in enumerate(p for g in self.optimizer.param_groups for p in g["params"]):
             for key, value in self.optimizer.state[p].items():
@@ -421,7 +425,7 @@ class Trainer:
         tensors = load_file(self.folder / record["file"], device=str(self.model.device))
         self._load_parts({k[4:]: t for k, t in tensors.items() if k.startswith("now.")})
         best = {k[5:]: t for k, t in tensors.items() if k.startswith("best.")}
-        self.sums = {k[5:]: t for k, t in tensors.items() if k.startswith("sums.")}
+        self.mean = {k[5:]: t for k, t in tensors.items() if k.startswith("mean.")}
         self.weights = record.get("weights", 0.0)
         self.best = ((record["best"][0], record["best"][1]), best)
         self.step, self.spent, self.stale = record["step"], record["seconds"], record["stale"]
