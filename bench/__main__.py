@@ -20,7 +20,7 @@ import torch
 from anacrusis.prompt.store import write_json, write_text
 from anacrusis.task import Task
 
-from . import accuracy, memory, steps
+from . import accuracy, images, memory, steps
 from .common import Line
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +57,11 @@ def lines() -> dict[str, Callable[[int], Line]]:
         "memory": memory.memory,
         "inference": steps.inference,
         "planted": accuracy.planted_line,
+        "coop-10": images.coop(10),
+        "coop-200": images.coop(200),
+        "rpo": images.rpo,
+        "tpt": images.tpt,
+        "classes-1000": images.many,
     }
     if SHARED.is_dir():
         found["lengths"] = lambda rounds: steps.lengths_step(max(2, rounds // 2), sentence_lengths())
@@ -75,7 +80,8 @@ def markdown(records: list[dict]) -> str:  # type: ignore[type-arg]
         "learns at 1e-3, while ours starts at the linear probe). Absolute times vary from machine "
         "to machine: read the ratios.", "",
         '"documented" is peft as its documents show it (`labels=`). "expert" is peft with logits at the last position '
-        "only and the same objective: what a person who knows peft gets for free is no gain of ours.", "",
+        "only and the same objective: what a person who knows peft gets for free is no gain of ours. "
+        '"plain" is a step as the papers\' code does it: full texts, every class and picture run anew.', "",
         "| | ours | peer | peer's | ratio | to reach | |", "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for r in records:

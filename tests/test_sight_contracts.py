@@ -198,7 +198,8 @@ def test_what_was_planted_is_found(name: str) -> None:
     family = "clip" if "dual" in all_methods()[name].arrangements else "vit"
     method = all_methods()[name]
     task, teacher = planted_sight(model_of(family), examples=240)
-    given = replace(problem(method, family), task=task, training=Training(**method.training).changed(
+    frame = default_frame(model_of(family), task)
+    given = replace(problem(method, family), task=task, frame=frame, training=Training(**method.training).changed(
         {"epochs": "30", "batch": "32", "patience": "0"}))  # fmt: skip
     prompt = Trainer(given, method.build(method.config(), given), seed=1).fit().prompt
     score = ana.evaluate(prompt, given.model, task)

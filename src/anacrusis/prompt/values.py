@@ -333,6 +333,11 @@ class Tokens(Prompt):
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise PromptError(f"Tokens.{name} is {getattr(self, name)!r}; it must be one of {', '.join(values)}")
+        ways = [n for n in ("gates", "temperatures", "entries", "mass") if getattr(self, n) is not None]
+        if ways and (self.side == "text" or self.read_only):
+            raise PromptError(f"{', '.join(ways)}: only rows of the image tower that are read have these ways")
+        if self.entries is not None and self.mass is not None:
+            raise PromptError("entries and mass both say how rows are weighed: give one of them")
         for layer, rows in self.layers.items():
             if rows.dim() != (2 if self.per == "all" else 3):
                 raise PromptError(f"Tokens.layers[{layer}] is {tuple(rows.shape)}, which is not for per={self.per!r}")
