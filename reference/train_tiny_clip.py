@@ -183,7 +183,8 @@ def main() -> None:
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
     heads = torch.nn.Linear(model.config.vision_config.hidden_size, sum(map(len, ATTRIBUTES.values())))
     golds = told_apart(scenes)
-    optimiser = torch.optim.AdamW([*model.parameters(), *heads.parameters()], lr=given.lr, weight_decay=0.05, betas=(0.9, 0.98))
+    moving = [*model.parameters(), *heads.parameters()]
+    optimiser = torch.optim.AdamW(moving, lr=given.lr, weight_decay=0.05, betas=(0.9, 0.98))
     rng, began, said, limit = random.Random(given.seed), time.monotonic(), 0.0, 60 * given.minutes
     for step, index in enumerate(batches(scenes, given.batch, given.seed)):
         share = (time.monotonic() - began) / limit

@@ -25,7 +25,7 @@ from tests.test_visual_prompting import NAMES, classifier, fit_on, problem
 
 def loud(hidden: int = 4, eps: float = 0.1, clip: bool = True, size: float = 3.0) -> PixelNetwork:
     """A network far from its start."""
-    net, g = PixelNetwork(hidden, eps, clip, torch.Generator().manual_seed(0)), torch.Generator().manual_seed(1)
+    net, g = PixelNetwork(hidden, 2, eps, clip, torch.Generator().manual_seed(0)), torch.Generator().manual_seed(1)
     with torch.no_grad():
         for p in net.parameters():
             p.copy_(size * torch.randn(p.shape, generator=g))
@@ -99,7 +99,7 @@ def test_sizes_that_four_does_not_divide(size: int) -> None:
 
 
 def test_it_starts_as_torch_would_draw_it() -> None:
-    net = PixelNetwork(64, 0.1, True, torch.Generator().manual_seed(0))
+    net = PixelNetwork(64, 2, 0.1, True, torch.Generator().manual_seed(0))
     first, second = net.net.get_parameter("0.weight").detach(), net.net.get_parameter("2.weight").detach()
     assert float(first.abs().max()) == pytest.approx(1 / math.sqrt(27), rel=0.02)
     assert float(second.abs().max()) == pytest.approx(1 / math.sqrt(9 * 64), rel=0.02)
@@ -127,5 +127,5 @@ def test_a_network_of_another_shape_is_refused() -> None:
 
 @pytest.mark.parametrize("options", [{"hidden": 0}, {"eps": 0.0}])
 def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="hidden must be at least 1"):
+    with pytest.raises(ConfigError, match="hidden and stride must be at least 1"):
         PixelNetworkConfig(**options)

@@ -254,6 +254,8 @@ def test_many_long_names_still_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     lines = figures[0].axes[0].lines
     assert len({(x.get_color(), str(x.get_linestyle()), x.get_marker()) for x in lines}) >= 28
     assert set(curves.COLOURS) == {x.get_color() for x in lines}
+    said = [*figures[0].axes[0].texts, *figures[0].texts, figures[0].axes[0].yaxis.label]
+    assert not any(t.get_parse_math() for t in said)  # "$" is a letter
 
 
 def test_the_same_zero_shot_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,12 +18,22 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .registry import ENGINES, Method, all_methods
+from .registry import ANYWHERE, ENGINES, TEXTS, Method, all_methods
 
-TITLES = {
-    "tune": "By gradient, on a local model:",
-    "search": "By trial ([search.md](search.md)), on a local model or behind an API:",
-    "baseline": "Yardsticks:",
+READING = TEXTS | ANYWHERE
+TITLES: dict[str, Callable[[Method], bool]] = {  # of a table of methods: which stand in it
+    "By gradient, on a local model:": lambda m: m.engine == "tune" and bool(m.arrangements & READING),
+    "By trial ([search.md](search.md)), on a local model or behind an API:": (
+        lambda m: m.engine == "search" and bool(m.arrangements & READING)
+    ),
+    "For pictures ([images.md](images.md)), by gradient:": (
+        lambda m: m.engine == "tune" and not m.arrangements & READING
+    ),
+    "For pictures, by trial on the texts of classes:": (
+        lambda m: m.engine == "search" and not m.arrangements & READING
+    ),
+    "For pictures, while in use and without labels:": lambda m: m.engine == "adapt",
+    "Yardsticks:": lambda m: m.engine == "baseline",
 }
 BEGIN, END = "<!-- methods -->", "<!-- /methods -->"
 KINDS = ("classification", "multilabel", "generation")
@@ -31,7 +41,8 @@ FRAME = (
     (
         "readout",
         "auto",
-        "how the model's output becomes an answer: label-words, words, lm, head, similarity or generate",
+        "how the model's output becomes an answer: label-words, words, lm, head, similarity or generate; of pictures: "
+        "match, head or classes",
     ),
     (
         "template",
@@ -159,8 +170,8 @@ def _link(method: Method) -> str:
 def methods_table(docs: str = "docs/") -> str:
     """For README.md: a line a method. docs: where the pages lie, as seen from there."""
     parts = []
-    for engine, title in TITLES.items():
-        rows = [(f"`{m.name}`", m.summary, _link(m), serves(m)) for m in by_engine() if m.engine == engine]
+    for title, belongs in TITLES.items():
+        rows = [(f"`{m.name}`", m.summary, _link(m), serves(m)) for m in by_engine() if belongs(m)]
         parts.append(
             f"{title.replace('](', f']({docs}')}\n\n{_markdown(('method', 'what it does', 'paper', 'tasks'), rows)}"
         )

@@ -213,7 +213,6 @@ def evaluate(
     with console.Progress(quiet) as show:
         show.phase("loading", brief=True)
         from .measure.evaluate import evaluate as score_on
-
         from .measure.protocols import moved, score_halves
 
         prompt = load_prompt(folder)
@@ -265,7 +264,7 @@ def adapt(
     method: Annotated[str, o.option(o.LEARNING, "How it adapts: tpt, dynaprompt, ...", metavar="NAME")] = "tpt",
     settings: o.Settings = None,
     seed: o.Seed = 0,
-    most: Annotated[int, o.option(o.OUTPUT, "Pictures of the stream, at most.", min=1)] = 1000,
+    most: Annotated[int, typer.Option(min=1, help="Pictures of the stream, at most.")] = 1000,
     plot: Annotated[Path | None, o.option(o.OUTPUT, "Draw accuracy over the stream here.", metavar="PNG")] = None,
     model: o.ModelName = None,
     dtype: o.Dtype = "auto",
@@ -309,7 +308,7 @@ def adapt(
         count = show.count(f"adapting to {len(task.test)} pictures", len(task.test))
         found = score_stream(prompt, opened, task, seed=seed, done=count)
         if plot is not None:
-            from .report.pictures import stream_curve
+            from .report.curves import stream_curve
 
             stream_curve({method: [(n, a) for n, a, _ in found.over_time],
                           "no adaptation": [(n, b) for n, _, b in found.over_time]}, plot)  # fmt: skip
@@ -325,10 +324,47 @@ def adapt(
         ("calibration error", f"{found.ece[0]:.3f}, without {found.ece[1]:.3f}"),
         ("a picture", f"{found.milliseconds:.1f} ms, {found.megabytes:.0f} MB above before"),
     ])  # fmt: skip
-    console.table(("pictures", "accuracy", "without"), [(str(n), f"{a:.3f}", f"{b:.3f}") for n, a, b in found.over_time],
-                  right=("pictures", "accuracy", "without"))  # fmt: skip
+    heads = ("pictures", "accuracy", "without")
+    console.table(heads, [(str(n), f"{a:.3f}", f"{b:.3f}") for n, a, b in found.over_time], right=heads)
     if plot is not None:
         console.line(f"Drawn: {console.shown(plot)}")
+
+
+@app.command()
+def look(
+    ctx: typer.Context,
+    folder: o.Folder,
+    picture: Annotated[Path, o.argument("PICTURE", "A picture's file.")],
+    out: Annotated[Path, o.option(o.OUTPUT, "Where it is drawn.", metavar="PNG")] = Path("look.png"),
+    attention: Annotated[
+        bool, typer.Option("--attention", help="What the prompt's rows attend to, instead of where scores change.")
+    ] = False,
+    model: o.AnyModel = None,
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Draw where a prompt acts in a picture: where its change of the answer's score comes from.
+
+    For example: anacrusis look prompt photos/red-star/1.png --out where.png
+    """
+    prompt = load_prompt(folder)
+    [(key,)] = list(from_arguments([str(picture)], ("image",)))
+    with console.Progress(quiet) as show:
+        opened: Any = o.group(o.Opening, ctx).open(show, prompt)
+        show.phase("looking")
+        from .model.images import picture as read
+        from .report.pictures import overlay
+        from .report.where import attention_of, map_of
+
+        shown = read(key)
+        where = attention_of(prompt, opened, shown) if attention else map_of(prompt, opened, shown)
+        overlay(shown, where, out, prepare=opened.prepare)
+    if as_json:
+        console.emit({"prompt": str(folder), "picture": str(picture), "drawn": str(out)})
+    else:
+        console.line(f"Drawn: {console.shown(out)}")
 
 
 @app.command()

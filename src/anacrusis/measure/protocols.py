@@ -42,8 +42,8 @@ def score_halves(
     base, new = base_to_new(task)
     if prompt.frame.labels != base.labels:
         raise ConfigError(
-            f"the prompt was learned on {len(prompt.frame.labels)} classes ({', '.join(prompt.frame.labels[:4])}, ...); "
-            f"the base half of {task.name} is {', '.join(base.labels[:4])}, ... Learn it with --classes base"
+            f"the prompt was learned on {len(prompt.frame.labels)} classes ({', '.join(prompt.frame.labels[:3])}, ...);"
+            f" the base half of {task.name} is {', '.join(base.labels[:3])}, ... Learn it with --classes base"
         )
     a = evaluate(prompt, model, base, split=split, done=done)
     b = evaluate(for_classes(prompt, new.labels, new.words), model, new, split=split, done=done)

@@ -1,7 +1,8 @@
 """Pixel network: a few convolutions look at each picture and write what is added to it.
 
     x' = clip(x + eps tanh(h(x)))        x, x': (B, 3, S, S) in 0..1; |x' - x| <= eps
-    h: two convolutions of stride 2 and one more, at a quarter of the size, brought to S by bilinear interpolation
+    h: three convolutions of 3 x 3, the first two of `stride` (2: what is written is smooth, at a quarter of the size,
+    brought to S by bilinear interpolation; 1: every pixel by itself, which costs more and mends fine damage)
 
 Paper: Oh et al. 2023 (BlackVIP), https://arxiv.org/abs/2303.14773, of which this is the prompt of each input
 Departure: gradients of the frozen network are used, where the paper estimates them from losses; the picture itself is
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -35,12 +36,16 @@ from .visual_prompting import PIXELS
 @dataclass(frozen=True, kw_only=True)
 class PixelNetworkConfig:
     hidden: int = 32  # channels of the convolutions
+    stride: int = 2  # of the first two: 1 writes each pixel, 2 a quarter of the size
     eps: float = 0.5  # largest change of a pixel, of 0..1
     clip: bool = True  # cut to 0..1 afterwards, so that a picture stays one
 
     def __post_init__(self) -> None:
-        if self.hidden < 1 or self.eps <= 0:
-            raise ConfigError(f"hidden={self.hidden}, eps={self.eps}: hidden must be at least 1 and eps above 0")
+        if self.hidden < 1 or self.eps <= 0 or self.stride < 1:
+            raise ConfigError(
+                f"hidden={self.hidden}, stride={self.stride}, eps={self.eps}: hidden and stride must be at least 1 and "
+                "eps above 0"
+            )
 
 
 class PixelNetwork(ConditionedMaker):
@@ -50,10 +55,10 @@ class PixelNetwork(ConditionedMaker):
     method = "pixel-network"
     length = 0  # it writes no tokens
 
-    def __init__(self, hidden: int, eps: float, clip: bool, generator: torch.Generator):
+    def __init__(self, hidden: int, stride: int, eps: float, clip: bool, generator: torch.Generator):
         super().__init__()
-        self.hidden, self.eps, self.clip = hidden, eps, clip
-        self.net = build_quietly(lambda: network(hidden))
+        self.hidden, self.stride, self.eps, self.clip = hidden, stride, eps, clip
+        self.net = build_quietly(lambda: network(hidden, stride))
         with torch.no_grad():
             for p in self.net.parameters():  # as torch draws them, but from the run's own generator
                 fan = 9 * (3 if p is self.net.get_parameter("0.weight") else hidden)
@@ -71,16 +76,16 @@ class PixelNetwork(ConditionedMaker):
         return [Group("network", list(self.net.parameters()), unit=(9 * self.hidden) ** -0.5)]
 
     def config_json(self) -> dict[str, Any]:
-        return {"hidden": self.hidden, "eps": self.eps, "clip": self.clip}
+        return {"hidden": self.hidden, "stride": self.stride, "eps": self.eps, "clip": self.clip}
 
 
-def network(hidden: int) -> nn.Module:
-    first, second = (nn.Conv2d(c, hidden, 3, stride=2, padding=1) for c in (3, hidden))
+def network(hidden: int, stride: int) -> nn.Module:
+    first, second = (nn.Conv2d(c, hidden, 3, stride=stride, padding=1) for c in (3, hidden))
     return nn.Sequential(first, nn.GELU(), second, nn.GELU(), nn.Conv2d(hidden, 3, 3, padding=1))
 
 
 def build(config: PixelNetworkConfig, problem: Problem) -> Recipe:
-    maker = PixelNetwork(config.hidden, config.eps, config.clip, problem.generator)
+    maker = PixelNetwork(**asdict(config), generator=problem.generator)
     return Recipe(maker, plain(problem.frame))
 
 

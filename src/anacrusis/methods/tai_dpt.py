@@ -46,8 +46,10 @@ def by_terms(losses: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> None
 
 def build(config: TaIDPTConfig, problem: Problem) -> Recipe:
     if problem.task.images is not None:
-        raise ConfigError("tai-dpt learns from texts with labels, such as captions; this task has pictures. Give it the "
-                          "captions, and evaluate the prompt on the pictures")  # fmt: skip
+        raise ConfigError(
+            "tai-dpt learns from texts with labels, such as captions; this task has pictures. Give it the captions, "
+            "and evaluate the prompt on the pictures"
+        )
     start, rest = context(problem.model, config.words, config.length, problem.generator)
     frame = replace(problem.frame, template=around(len(start), "end", rest))
 

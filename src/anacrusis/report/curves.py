@@ -41,9 +41,10 @@ def shots_curve(points: Points, path: str | Path, *, title: str = "", measure: s
     asked = sorted({p[0] for curve in curves.values() for p in curve if p[0] > 0})
     along = "examples per class (log scale)" if asked else ""
     with _Plot(path, curves, title, along, measure) as plot:
-        for i, (name, curve) in enumerate(curves.items()):
+        i = -1  # a level alone takes no colour
+        for name, curve in curves.items():
             if above := [p for p in curve if p[0] > 0]:
-                plot.curve(name, above, i)
+                plot.curve(name, above, i := i + 1)
             for _, value, low, high in (p for p in curve if p[0] == 0):
                 same = level[value]
                 if same[0] == name:  # several methods begin with the same zero-shot prompt: one line
@@ -181,7 +182,7 @@ class _Plot:
         self.axes.set_ylabel(self._fit(self.measure, self.high, 10), fontsize=10, **common)
         below, above, lead = 0.6, 0.5 if self.title else 0.2, 0.35
         for left in (1.0, 0.0):  # once more with the room that numbers and their name take
-            left = left or self._beside() + 0.12
+            left = left or self._beside() + 0.2
             width, height = left + WIDE + lead + label + 0.15, below + self.high + above
             self.figure.set_size_inches(width, height)
             self.axes.set_position((left / width, below / height, WIDE / width, self.high / height))

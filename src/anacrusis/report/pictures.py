@@ -134,7 +134,7 @@ def _caption(mistake: Mistake, pen: Pen, room: int) -> list[str]:
     if pen.wide(f"{gold} -> {answer} {sure}") <= BOX:
         return [pen.plain(f"{gold} -> {answer} {sure}")]
     left = room - pen.wide(f"->  {sure}") - 1
-    return [pen.fit(gold, room), f"-> {answer} {sure}"]
+    return [pen.fit(gold, room), f"-> {pen.fit(answer, left)} {sure}"]
 
 
 def _within(image: Any, box: int) -> Any:

@@ -20,9 +20,9 @@ from ..measure.intervals import Interval, paired
 from ..model.calls import Reply
 from ..model.frames import default_frame
 from ..model.model import Model
-from ..model.sight import Sight
 from ..model.say import call as call_for
 from ..model.say import understood
+from ..model.sight import Sight
 from ..prompt.values import Frame, Prompt
 from ..registry import Method
 from ..search.budget import Budget, Cost, Limit, Price, parse

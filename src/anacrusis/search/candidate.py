@@ -20,7 +20,8 @@ class Candidate:
     """Named parts, each a JSON value of texts, numbers and tuples.
 
     parts: "instruction", "template" (texts), "words" (C texts), "demonstrations" ((inputs, answer) pairs), "templates"
-    and "texts" (of classes, for pictures) say what they replace in the frame; a method may add its own ("tokens", "mask", "vector") and give the search a `form` for them.
+    and "texts" (of classes, for pictures) say what they replace in the frame; a method may add its own ("tokens",
+    "mask", "vector") and give the search a `form` for them.
     parents, op, note: how it came about; they are not part of the id.
     """
 

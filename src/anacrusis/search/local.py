@@ -14,8 +14,8 @@ from ..errors import ConfigError, ModelError
 from ..model.model import Model, Placed, batches_by_length
 from ..model.readout import LabelWords, Similarity, WholeWords, reader, score_all
 from ..model.rows import Row, collate
-from ..model.sight import Sight
 from ..model.shared import Trunk, can_share, split
+from ..model.sight import Sight
 from ..model.warm import warm
 from ..model.write import write
 from ..prompt.values import Frame, Prompt, Soft, Text

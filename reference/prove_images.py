@@ -1,0 +1,222 @@
+"""What the methods for pictures gain on builtin:tiny-clip: the tables of docs/images.md.
+
+    python -m reference.prove_images run [--only base-to-new,shift] [--methods a,b] [--seeds 5] [--out FILE]
+    python -m reference.prove_images table
+
+Base to new: 24 classes (a colour and a shape) drawn in a style that the model has never seen, 16 pictures of each of
+the 12 base classes to learn from and 4 to validate on, 20 of each class to test. Every method is learned on the base
+classes with its own defaults, and scored on the base classes and, by their names alone, on the others. A seed draws
+classes, pictures and starts anew. Shift: the methods that learn while in use, on pictures in styles never seen, beside
+the same model without adapting. Results are kept by line, so that a run that was stopped goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import anacrusis as ana
+from anacrusis import pictures
+from anacrusis.measure.predict import scores
+from anacrusis.model.frames import default_frame
+from anacrusis.pictures import COLOURS, SHAPES
+from anacrusis.prompt.values import for_classes
+from anacrusis.registry import all_methods, get
+from anacrusis.runs.run import divide
+from anacrusis.task import Split, Task
+from anacrusis.task.shift import base_to_new, harmonic
+from anacrusis.tune.recipe import Problem
+from anacrusis.tune.trainer import Trainer, seed_of
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "images.json"
+CLASSES, SHOTS, VALID, TEST = 24, 16, 4, 20
+STYLE = "night"  # of base to new
+SHIFTS = ("night", "mosaic", "grainy")  # of the methods that adapt; grainy was seen now and then
+LEARNED = ("coop", "cocoop", "kgcoop", "prograd", "pre", "dapt", "rpo", "ivlp", "maple", "promptsrc", "upt", "dpt",
+           "vpt", "gated", "condensation", "dpl", "visual-prompting", "pixel-network")  # fmt: skip
+YARDSTICKS = ("zero-shot", "zero-shot-ensemble", "linear-probe", "tip-adapter")
+ADAPTING = ("tpt", "difftpt", "dynaprompt", "vpa", "tfup")
+SETTINGS: dict[str, dict[str, str]] = {"zero-shot-ensemble": {"ensemble": "true"}}
+
+
+def drawn(names: list[tuple[str, str]], each: int, style: str, seed: str) -> tuple[list[np.ndarray], list[str]]:
+    rng = random.Random(seed)
+    found, labels = [], []
+    for colour, shape in names:
+        for _ in range(each):
+            scene = pictures.scene(rng, colour=colour, shape=shape, count=1)
+            found.append(pictures.draw(scene, rng, 64, style))
+            labels.append(f"{colour} {shape}")
+    return found, labels
+
+
+def task_of(style: str, seed: int, classes: int = CLASSES) -> Task:
+    names = random.Random(f"classes {seed}").sample(list(itertools.product(COLOURS, SHAPES)), classes)
+    return Task.from_arrays(
+        *drawn(names, SHOTS, style, f"train {seed}"), valid=drawn(names, VALID, style, f"valid {seed}"),
+        test=drawn(names, TEST, style, f"test {seed}"), name=f"{style}-{seed}", split=Split(seed=seed),
+    )  # fmt: skip
+
+
+def learned(name: str, model: Any, task: Task, seed: int) -> tuple[Any, float]:
+    """(prompt, seconds): as `fit` does, without a folder."""
+    method = get(name.removesuffix("-ensemble"))
+    config, training, _ = divide(method, SETTINGS.get(name, {}))
+    generator = torch.Generator().manual_seed(seed_of(seed, "build"))
+    problem = Problem(model, task, default_frame(model, task), generator, training)  # type: ignore[arg-type]
+    began = time.monotonic()
+    made = method.build(config, problem)
+    if method.engine == "tune":
+        made = Trainer(problem, made, seed=seed).fit().prompt
+    elif method.engine == "adapt":
+        from anacrusis.adapt.prompts import keep
+
+        made = keep(made, method.name, config)
+    return made, time.monotonic() - began
+
+
+def right(prompt: Any, model: Any, task: Task) -> list[int]:
+    z = scores(prompt, [e.inputs for e in task.test], model)
+    return (z.argmax(1) == torch.tensor([e.gold for e in task.test])).int().tolist()
+
+
+def run(only: list[str], methods: list[str], seeds: int, out: Path) -> None:
+    torch.set_num_threads(1)
+    model = ana.open("builtin:tiny-clip")
+    done = {(r["what"], r["method"], r["style"], r["seed"]) for r in read(out)}
+    for seed in range(seeds):
+        for what, names, styles in (
+            ("base-to-new", YARDSTICKS + LEARNED, (STYLE,)),
+            ("shift", ("zero-shot", *ADAPTING), SHIFTS),
+        ):
+            if what not in only:
+                continue
+            for style in styles:
+                task = task_of(style, seed)
+                for name in names:
+                    if (methods and name not in methods) or (what, name, style, seed) in done:
+                        continue
+                    record = one(what, name, model, task, style, seed)
+                    with out.open("a") as file:
+                        file.write(json.dumps(record) + "\n")
+                    print({k: v for k, v in record.items() if not isinstance(v, list)}, flush=True)
+
+
+def one(what: str, name: str, model: Any, task: Task, style: str, seed: int) -> dict[str, Any]:
+    record: dict[str, Any] = {"what": what, "method": name, "style": style, "seed": seed}
+    if what == "shift":
+        prompt, _ = learned(name, model, task, seed)
+        began = time.monotonic()
+        record["right"] = right(prompt, model, task)
+        record["milliseconds"] = round(1000 * (time.monotonic() - began) / len(task.test), 2)
+        return record
+    base, new = base_to_new(task)
+    prompt, seconds = learned(name, model, base, seed)
+    record |= {"seconds": round(seconds, 1), "right": right(prompt, model, base), "size": prompt.size}
+    try:
+        record["new"] = right(for_classes(prompt, new.labels, new.words), model, new)
+    except ana.errors.PromptError:
+        record["new"] = None  # it cannot serve other classes
+    return record
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+# --- tables
+
+
+def interval(values: list[list[int]], against: list[list[int]] | None = None) -> tuple[float, float, float]:
+    """Mean over seeds (and, against others, of the paired difference), with the 2.5th and 97.5th percentile of 2000
+    resamples of seeds and, within each, of examples."""
+    rng = np.random.default_rng(0)
+    sets = [np.array(v, float) - (np.array(against[i], float) if against else 0) for i, v in enumerate(values)]
+    draws = []
+    for _ in range(2000):
+        chosen = rng.integers(len(sets), size=len(sets))
+        draws.append(np.mean([rng.choice(sets[i], len(sets[i])).mean() for i in chosen]))
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return float(np.mean([s.mean() for s in sets])), float(low), float(high)
+
+
+def said(i: tuple[float, float, float], signed: bool = False) -> str:
+    form = "+.3f" if signed else ".3f"
+    return f"{i[0]:{form}} [{i[1]:{form}}, {i[2]:{form}}]"
+
+
+def tables(records: list[dict[str, Any]]) -> str:
+    def of(what: str, method: str, style: str, key: str = "right") -> list[list[int]]:
+        rows = [r for r in records if (r["what"], r["method"], r["style"]) == (what, method, style)]
+        return [r[key] for r in sorted(rows, key=lambda r: r["seed"])]
+
+    zero, coop = of("base-to-new", "zero-shot", STYLE), of("base-to-new", "coop", STYLE, "new")
+    n = len(zero)
+    lines = [
+        f"{CLASSES // 2} base and {CLASSES // 2} new classes in the style \"{STYLE}\", {SHOTS} pictures a base class, "
+        f"{n} seeds; accuracy on test pictures, 95 % intervals over seeds and pictures. \"gain\": on the base classes, "
+        "over zero-shot, paired. \"new\": the others, by name. \"against CoOp\": on the new classes, paired.", "",
+        "| method | base | gain | new | against CoOp | H | values | seconds |", "|---|---|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for name in YARDSTICKS + LEARNED:
+        base = of("base-to-new", name, STYLE)
+        if len(base) < n:
+            continue
+        new = of("base-to-new", name, STYLE, "new")
+        mine = [r for r in records if r["what"] == "base-to-new" and r["method"] == name]
+        told = [said(interval(base)), "" if name == "zero-shot" else said(interval(base, zero), True)]
+        if all(v is not None for v in new):
+            b, w = interval(base)[0], interval(new)[0]
+            told += [said(interval(new)), "" if name == "coop" or not coop else said(interval(new, coop), True),
+                     f"{harmonic(b, w):.3f}"]  # fmt: skip
+        else:
+            told += ["cannot", "", ""]
+        told += [f"{mine[0]['size']:,}", f"{np.median([r['seconds'] for r in mine]):.0f}"]
+        lines.append(f"| `{name}` | " + " | ".join(told) + " |")
+    lines += ["", f"While in use, {CLASSES} classes, {n} seeds of {CLASSES * TEST} pictures each; the difference to "
+              "the same model without adapting, paired:", "",
+              "| method | " + " | ".join(f"{s}, accuracy | difference" for s in SHIFTS) + " | ms a picture |",
+              "|---|" + "---|" * (2 * len(SHIFTS) + 1)]  # fmt: skip
+    for name in ("zero-shot", *ADAPTING):
+        row, times = [], []
+        for style in SHIFTS:
+            mine, bare = of("shift", name, style), of("shift", "zero-shot", style)
+            row += (
+                [said(interval(mine)), "" if name == "zero-shot" else said(interval(mine, bare), True)]
+                if mine
+                else ["", ""]
+            )
+            times += of("shift", name, style, "milliseconds")
+        lines.append(f"| `{name}` | " + " | ".join(row) + f" | {np.median(times or [0]):.0f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("do", choices=("run", "table"))
+    parser.add_argument("--only", default="base-to-new,shift")
+    parser.add_argument("--methods", default="")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    assert set(LEARNED) <= set(all_methods())
+    if given.do == "run":
+        run(given.only.split(","), [m for m in given.methods.split(",") if m], given.seeds, given.out)
+        return
+    text = tables(read(given.out))
+    page = ROOT / "docs" / "images.md"
+    before, _, rest = page.read_text().partition("<!-- numbers -->")
+    page.write_text(f"{before}<!-- numbers -->\n{text}\n<!-- /numbers -->{rest.partition('<!-- /numbers -->')[2]}")
+
+
+if __name__ == "__main__":
+    main()
