@@ -62,6 +62,13 @@ def tokenizer() -> Any:
     )
 
 
+def processor() -> Any:
+    from transformers import CLIPImageProcessor
+
+    side = {"height": SIZE, "width": SIZE}
+    return CLIPImageProcessor(size={"shortest_edge": SIZE}, crop_size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+
+
 def network(vocabulary: int, start: int, end: int, *, width: int = 128, layers: int = 4) -> Any:
     from transformers import CLIPConfig, CLIPModel
 
@@ -211,6 +218,7 @@ def main() -> None:
     print(json.dumps(found, indent=1))
     model.eval().save_pretrained(given.out)
     tok.save_pretrained(given.out)
+    processor().save_pretrained(given.out)
     (given.out / "numbers.json").write_text(
         json.dumps({"steps": step, "pictures": given.pictures, "zero-shot": found}, indent=1)
     )

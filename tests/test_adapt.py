@@ -269,3 +269,12 @@ def test_unknown_view_makers_are_named() -> None:
     views.register("twice", lambda pixels, n, generator: pixels[None].float().repeat(n, 1, 1, 1) / 255)
     assert views.find("twice")(torch.zeros(3, 4, 4), 5, torch.Generator()).shape == (5, 3, 4, 4)
     views._NAMED.pop("twice")
+
+
+def test_before_is_what_no_adapting_would_have_answered() -> None:
+    """Also late in the stream of a method that keeps what it learned."""
+    model = model_of()
+    for name, options in ONLINE:
+        answers = stream(prompt_of(name, **options), inputs(8), model)
+        first = stream(prompt_of(name, **options), inputs(8)[-1:], model)
+        assert torch.allclose(answers[-1].before, first[0].before, atol=1e-5)

@@ -93,7 +93,9 @@ def test_every_method_is_described() -> None:
 
 def test_every_command_is_described() -> None:
     page = _docs.cli_page()
-    for name in ("fit", "evaluate", "predict", "methods", "runs", "resume", "export", "import", "demo"):
+    for name in ("fit", "evaluate", "predict", "methods", "runs", "resume", "export", "import", "demo", "draw",
+                 "adapt", "look", "show"):  # fmt: skip
         assert f"\n## {name}\n" in page
     assert "anacrusis fit DATA [OPTIONS]" in page and "anacrusis predict FOLDER [TEXT...] [OPTIONS]" in page
-    assert "| `--model` | `builtin:minilm` |" in page and "| 130 | stopped by Ctrl-C |" in page
+    assert "| `--model` |  | builtin:minilm (texts) and builtin:tiny-clip (pictures)" in page
+    assert "| 130 | stopped by Ctrl-C |" in page

@@ -20,14 +20,15 @@ from ..model.images import ImageBatch, ImageRow
 from ..model.readout import reader
 from ..model.sight import Sides, Sight
 from ..model.sighted import Match
-from ..prompt.values import Tokens
+from ..prompt.values import Prompt, Tokens
 from ..tune.makers import Maker
 from .course import Course, Order
 
 
 @dataclass(frozen=True)
 class Answer:
-    """z: (C,) logits after adapting; before: (C,) of the plain view without; seconds; members: which answered."""
+    """z: (C,) logits after adapting; before: (C,) of the plain view from the start, as without any adapting; seconds;
+    members: which answered."""
 
     z: Tensor
     before: Tensor
@@ -44,6 +45,8 @@ class Stream:
         self.read = reader(model, course.frame)  # type: ignore[arg-type]
         self.members = [m.to(model.device) for m in course.members]
         self.start = [{k: t.clone() for k, t in m.state_dict().items()} for m in self.members]
+        self._start: Prompt | None = None
+        self._start_texts: Tensor | None = None
         self.order = Order(list(range(len(self.members))))
         self.used: set[int] = set()
         self.speaks = [self._speaks(m) for m in self.members]
@@ -73,7 +76,7 @@ class Stream:
             self._tune(m, views, self.course.select(now[m]))
         with torch.no_grad():
             z = torch.stack([self._scores(m, views.part([0]), fresh=True)[0] for m in chosen]).mean(0)
-        before = now[chosen, 0].mean(0)
+        before = self._bare(views.part([0]))
         z = self._remembered(views, z)
         if self.course.reset:
             for m in chosen:
@@ -162,6 +165,21 @@ class Stream:
         if placed.image is None and isinstance(self.read, Match):
             return self.model.match(views.features, self.model.texts(self.course.frame, placed.text)).float()
         return self.read.scores(batch, placed, self.course.head)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def _bare(self, views: Views) -> Tensor:
+        """(C,) of the plain view from where the first member started: what no adapting would have answered."""
+        maker = self.members[0]
+        if maker.reads == "nothing" and self._start is None:
+            self._start = functional_call(maker, self.start[0], (None,))
+        if self.speaks[0]:
+            if self._start_texts is None:
+                assert isinstance(self._start, Tokens)
+                self._start_texts = self.model.texts(self.course.frame, self._start)
+            return self.model.match(views.features, self._start_texts)[0].float()
+        batch = views.batch
+        prompt = self._start or functional_call(maker, self.start[0], (self.model.reads(batch),))
+        return self.read.scores(batch, self.model.place(prompt, batch), self.course.head)[0]  # type: ignore[arg-type]
 
     # what stays
 

@@ -12,7 +12,7 @@ import torch
 
 from ..errors import ConfigError, MissingExtra, ModelError, did_you_mean
 from .model import Model
-from .open_sight import open_sight, reads_images
+from .open_sight import open_other, open_sight, reads_images
 
 
 def _minilm() -> str:
@@ -64,6 +64,10 @@ def open(  # noqa: A001  (the name that users know: ana.open)
 
         asked = {"base_url": base_url, "concurrency": concurrency}
         return Endpoint(name, **{k: v for k, v in asked.items() if v is not None})  # type: ignore[arg-type]
+    if name.startswith(("timm:", "open_clip:")):
+        where, why = _device(device)
+        kind, more = _dtype(dtype, where)
+        return open_other(name, where, kind, f"{why}; {more}")
     source = _resolve(name)
     chosen, why = _device(device)
     kind, more = _dtype(dtype, chosen)
@@ -145,7 +149,8 @@ def _resolve(name: str) -> str:
     scheme, colon, _ = name.partition(":")
     if colon and len(scheme) > 1 and not Path(name).exists():
         raise ModelError(
-            f"{name!r} is not a model that can be opened here: schemes known are builtin: and openai:. Give a folder, "
+            f"{name!r} is not a model that can be opened here: schemes known are builtin:, openai:, timm: and "
+            "open_clip:. Give a folder, "
             f"a hub name such as gpt2, or one of {', '.join('builtin:' + b for b in BUILTINS)}"
         )
     if name.startswith((".", "/", "~")) or (os.sep in name and name.count("/") != 1 and Path(name).parent.exists()):

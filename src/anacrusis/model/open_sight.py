@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -169,6 +170,47 @@ def _patches(seen: Any, pixels: Tensor) -> Tensor:
     x = seen.conv1(pixels).flatten(2).transpose(1, 2)
     cls = seen.class_embedding.to(x).expand(len(x), 1, -1)
     return torch.cat([cls, x], 1) + seen.positional_embedding.to(x)
+
+
+class OpenClipTokenizer:
+    """open_clip's tokenizer with the calls of transformers' that class texts need."""
+
+    def __init__(self, tokenizer: Any):
+        self.own = tokenizer
+
+    def __len__(self) -> int:
+        return int(self.own.vocab_size)
+
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        ids = list(self.own.encode(text))
+        return {"input_ids": [self.own.sot_token_id, *ids, self.own.eot_token_id] if add_special_tokens else ids}
+
+    def decode(self, ids: list[int]) -> str:
+        return str(self.own.decode(ids))
+
+
+def open_other(name: str, device: torch.device, dtype: torch.dtype, why: str) -> Sight:
+    """ "timm:NAME" with its pretrained weights, or "open_clip:NAME/PRETRAINED". Raises MissingExtra, ModelError."""
+    library, _, said = name.partition(":")
+    package = {"timm": "timm", "open_clip": "open_clip_torch"}[library]
+    try:
+        module = importlib.import_module(library)
+    except ImportError as error:
+        raise MissingExtra(package, library.replace("_", "-"), f"the model {name}") from error
+    tokenizer = None
+    try:
+        if library == "timm":
+            network = module.create_model(said, pretrained=True)
+        else:
+            architecture, _, pretrained = said.partition("/")
+            if not pretrained:
+                raise ModelError(f"{name}: say which weights, as in open_clip:ViT-B-32/laion2b_s34b_b79k")
+            network, _, _ = module.create_model_and_transforms(architecture, pretrained=pretrained)
+            tokenizer = OpenClipTokenizer(module.get_tokenizer(architecture))
+    except (RuntimeError, OSError, ValueError) as error:
+        raise ModelError(f"cannot open {name!r}: {str(error).splitlines()[0][:300]}") from error
+    network = network.to(device, dtype).eval().requires_grad_(False)
+    return wrap_sight(network, name=name, tokenizer=tokenizer, why=why)
 
 
 def open_sight(name: str, config: Any, source: str, device: torch.device, dtype: torch.dtype, why: str) -> Sight:

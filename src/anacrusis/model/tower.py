@@ -222,7 +222,7 @@ def tower(layers: Sequence[nn.Module], *, causal: bool = False) -> Tower:
 
 
 def _block(layer: Any) -> tuple[Block, int, int]:
-    attention = _one(layer, "self_attn", "attention", "attn")
+    attention = _one(layer, "self_attn", "attn", "attention")
     norm1, norm2 = _one(layer, "layer_norm1", "layernorm_before", "norm1", "ln_1"), _one(
         layer, "layer_norm2", "layernorm_after", "norm2", "ln_2"
     )  # fmt: skip
