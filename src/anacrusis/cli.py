@@ -347,7 +347,7 @@ def look(
 ) -> None:
     """Draw where a prompt acts in a picture: where its change of the answer's score comes from.
 
-    For example: anacrusis look prompt photos/red-star/1.png --out where.png
+    For example: anacrusis look prompt photos/red-star/01.png --out where.png
     """
     prompt = load_prompt(folder)
     [(key,)] = list(from_arguments([str(picture)], ("image",)))

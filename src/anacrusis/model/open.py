@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +75,11 @@ def open(  # noqa: A001  (the name that users know: ana.open)
     kind, more = _dtype(dtype, chosen)
     why = f"{why}; {more}"
     from transformers import AutoConfig, AutoTokenizer
-    from transformers.utils import logging
-
     try:
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
         if reads_images(config):
-            sight = open_sight(name, config, source, chosen, kind, why)
+            with _silence():
+                sight = open_sight(name, config, source, chosen, kind, why)
             sight.opening = {k: v for k, v in {"dtype": dtype, "device": device}.items() if v != "auto"}
             return sight
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
@@ -90,22 +91,15 @@ def open(  # noqa: A001  (the name that users know: ana.open)
         options["quantization_config"] = _quantisation(quantise)
         options["device_map"] = {"": str(chosen)}
         why += f"; weights in {quantise} bits (bitsandbytes)"
-    level = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
     try:
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        import transformers
+        with _silence():
+            import transformers
 
-        network, report = getattr(transformers, auto).from_pretrained(
-            source, config=config, output_loading_info=True, **options
-        )
+            network, report = getattr(transformers, auto).from_pretrained(
+                source, config=config, output_loading_info=True, **options
+            )
     except (OSError, ValueError) as error:
         raise ModelError(_not_found(name, error)) from error
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
     missing = [k for k in report["missing_keys"] if "pooler" not in k]
     if missing:
         raise ModelError(
@@ -138,6 +132,22 @@ def wrap(
     limit = int(positions) - (model.first_position if model.first_position else 0)
     model.limit = min(limit, int(said) if said and said < 10**6 else limit, longest or limit)
     return model
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Without transformers' bars and remarks while a checkpoint is read."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    try:
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _resolve(name: str) -> str:
