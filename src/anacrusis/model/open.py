@@ -75,6 +75,7 @@ def open(  # noqa: A001  (the name that users know: ana.open)
     kind, more = _dtype(dtype, chosen)
     why = f"{why}; {more}"
     from transformers import AutoConfig, AutoTokenizer
+
     try:
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
         if reads_images(config):

@@ -16,7 +16,6 @@ from ..errors import ConfigError, RunError, did_you_mean
 from ..measure.evaluate import Score, evaluate
 from ..measure.intervals import Interval
 from ..model.frames import default_frame
-from ..model.model import Model
 from ..prompt import store
 from ..prompt.values import Prompt
 from ..registry import Method, cast, get, require
@@ -87,7 +86,7 @@ def runs_folder() -> Path:
 
 def fit(
     method: str,
-    model: Model,
+    model: Any,
     task: Task,
     *,
     seed: int = 0,
@@ -163,6 +162,7 @@ def _learn(method: Method, config: Any, problem: Problem, plan: Plan, path: Path
         model=plan.model, fingerprint=plan.fingerprint, method=plan.method, task=plan.task, data=plan.data,
         seed=plan.seed, parameters=count, seconds=round(seconds, 1), config=asdict(config),
         training=asdict(problem.training) if method.engine == "tune" else {},
+        shots=dict(plan.source.get("split", {})).get("shots"),
     )  # fmt: skip
     score = None
     if problem.task.test:  # read once, when nothing is decided any more

@@ -23,7 +23,7 @@ MAX_JSON = 1_000_000_000  # bytes of a .json file, which has to be read as a who
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 TEXT_NAMES = ("text", "sentence", "message")  # looked for, in this order, where no text column is named
 LABEL_NAMES = ("label", "class", "category", "intent")
-NAME_THEM = 'Name the columns: --text COL --label COL (in Python: text="COL", label="COL").'
+NAME_THEM = 'Name the columns: --text COL --label COL, or --image COL (in Python: text="COL", label="COL").'
 FIX_ROW = "Fill it in, take the row out, or leave such rows out with --skip-bad (skip_bad=True)."
 
 
