@@ -6,9 +6,15 @@
 Base to new: 24 classes (a colour and a shape) drawn in a style that the model has never seen, 16 pictures of each of
 the 12 base classes to learn from and 4 to validate on, 20 of each class to test. Every method is learned on the base
 classes with its own defaults, and scored on the base classes and, by their names alone, on the others. A seed draws
-classes, pictures and starts anew. Few shots: the same with 4 pictures a class in a style that the model knows better,
-where there is little to win and something to lose on the new classes. Shift: the methods that learn while in use, on pictures in styles never seen, beside
-the same model without adapting. Results are kept by line, so that a run that was stopped goes on.
+classes, pictures and starts anew.
+
+Few shots: the same with 4 pictures a class in a style that the model knows better, where there is little to win and
+something to lose on the new classes.
+
+Shift: the methods that learn while in use, on pictures of a style never seen and on corrupted ones, beside the same
+model without adapting. Their settings were chosen on other seeds.
+
+Results are kept by line, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ import itertools
 import json
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +49,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "images.json"
 CLASSES, SHOTS, VALID, TEST = 24, 16, 4, 20
 STYLE = "night"  # of base to new
-SHIFTS = ("night", "mosaic", "gaussian-noise-4", "darkness-4")  # of the methods that adapt
+SHIFTS = ("night", "gaussian-noise-4", "darkness-4")  # of the methods that adapt
 LEARNED = ("coop", "cocoop", "kgcoop", "prograd", "pre", "dapt", "rpo", "ivlp", "maple", "promptsrc", "upt", "dpt",
            "vpt", "gated", "condensation", "dpl", "visual-prompting", "pixel-network")  # fmt: skip
 YARDSTICKS = ("zero-shot", "zero-shot-ensemble", "linear-probe", "tip-adapter")
@@ -82,7 +89,8 @@ def task_of(style: str, seed: int, shots: int = SHOTS) -> Task:
 def shifted(shift: str, seed: int) -> Task:
     """A style that was never seen, or a corruption of the one that was seen most, as "fog-4"."""
     name, _, severity = shift.rpartition("-")
-    return corrupted(task_of("flat", seed), name, int(severity), seed) if severity.isdigit() else task_of(shift, seed)
+    task = corrupted(task_of("flat", seed), name, int(severity), seed) if severity.isdigit() else task_of(shift, seed)
+    return replace(task, test=task.test[::2])  # adapting to a picture costs as much as reading a hundred
 
 
 def learned(name: str, model: Any, task: Task, seed: int) -> tuple[Any, float]:
@@ -211,7 +219,7 @@ def tables(records: list[dict[str, Any]]) -> str:
         f"The same in the style \"{FEW_STYLE}\" with {FEW} pictures a class, where zero-shot is good already:", "",
         *halves("few-shots", FEW_STYLE, ("zero-shot", *KEEPING)),
     ]  # fmt: skip
-    lines += ["", f"While in use, {CLASSES} classes, {n} seeds of {CLASSES * TEST} pictures each; the difference to "
+    lines += ["", f"While in use, {CLASSES} classes, {n} seeds of {CLASSES * TEST // 2} pictures; the difference to "
               "the same model without adapting, paired:", "",
               "| method | " + " | ".join(f"{s}, accuracy | difference" for s in SHIFTS) + " | ms a picture |",
               "|---|" + "---|" * (2 * len(SHIFTS) + 1)]  # fmt: skip

@@ -265,7 +265,9 @@ def test_unknown_view_makers_are_named() -> None:
     with pytest.raises(ana.errors.ConfigError, match="mixed-crops"):
         views.find("mixed-crop")
     with pytest.raises(ana.errors.ConfigError, match="cannot be imported"):
-        views.find("anacrusis.nothing:here")
+        views.find("anacrusis.nothing:here", imports=True)
+    with pytest.raises(ana.errors.ConfigError, match="is no function"):
+        views.find("anacrusis:__version__", imports=True)
     views.register("twice", lambda pixels, n, generator: pixels[None].float().repeat(n, 1, 1, 1) / 255)
     assert views.find("twice")(torch.zeros(3, 4, 4), 5, torch.Generator()).shape == (5, 3, 4, 4)
     views._NAMED.pop("twice")

@@ -204,12 +204,13 @@ def from_stdin(columns: Sequence[str]) -> Iterator[Inputs]:
 def answers_to(prompt: Prompt, model: Model | None, chunk: Sequence[Inputs]) -> Iterator[tuple[Any, Any]]:
     """An answer and the scores by class (None where a model only writes) for each input; the answer is None for a
     reply that names no class."""
-    from .measure.predict import answers, scores
+    from .measure.predict import answers, as_inputs, scores
     from .measure.predict import predict as write
 
     if prompt.frame.readout in ("generate", "answer"):
         return ((text, None) for text in write(prompt, chunk, model))
-    z = scores(prompt, chunk, model)
+    pictures = reads_pictures(prompt.frame.fields)
+    z = scores(prompt, as_inputs([x[0] for x in chunk], prompt.frame.fields) if pictures else chunk, model)
     shares = (z.sigmoid() if prompt.frame.multi else z.softmax(-1)).tolist()
     named = ({k: round(v, 6) for k, v in zip(prompt.frame.labels, row, strict=True)} for row in shares)
     return zip(answers(prompt, z), named, strict=True)

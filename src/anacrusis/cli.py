@@ -396,7 +396,7 @@ def predict(
     """Answer texts with a saved prompt: those on the command line, else the lines of stdin.
 
     One answer a line, in the same order. Pairs on stdin: the two texts of a line are separated by a tab.
-    A prompt for pictures takes the paths of their files.
+    A prompt for pictures takes the paths of their files. One that adapts while in use reads all of them first.
     Several labels are separated by |, none at all is a | alone; line breaks of a written text become blanks.
     With --json: a list of objects with input, answer, and scores from 0 to 1 by class.
 
@@ -409,6 +409,8 @@ def predict(
         batch = 1
         if not quiet:
             console.say("reading lines from the terminal; Ctrl-D ends")
+    if prompt.kind == "adaptive":  # what it learns from a picture must not be lost between two batches
+        batch = sys.maxsize
     parts = chunks(lines, batch)
     first = next(parts, None)  # before the model is opened: what is wrong with it should not take seconds to tell
     if first is None:

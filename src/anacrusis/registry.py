@@ -26,6 +26,7 @@ class Method:
     roles: models beside the task's that a search needs: "writer", "judge", "person".
     needs: capabilities of the model; kinds: task kinds that it serves.
     training: options of the trainer that differ from its defaults for this method.
+    captions: whether texts may stand for pictures while it learns, on a dual encoder.
     restore: (model, Conditioned prompt) -> maker, for methods whose prompt does not fold.
     """
 
@@ -41,6 +42,7 @@ class Method:
     training: Mapping[str, Any] = field(default_factory=dict)
     restore: Callable[..., Any] | None = None
     arrangements: frozenset[str] = TEXTS
+    captions: bool = False  # may learn on a dual encoder from texts, which then stand for pictures
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -122,6 +124,12 @@ def require(method: Method, model: Any, task: Any) -> None:
         if m.needs | writes <= model.can and task.kind in m.kinds and model.arrangement in m.arrangements
     ]
     others = f"Methods that fit {model.name} and this task: {', '.join(fits) or 'none'}."
+    if task.modality == "text" and "images" in model.can and (not method.captions or len(task.fields) > 1):
+        able = [m.name for m in all_methods().values() if m.captions and model.arrangement in m.arrangements]
+        raise ConfigError(
+            f"the examples of {task.name} are {'pairs of ' * (len(task.fields) > 1)}texts, and {model.name} looks at "
+            f"pictures. Single texts can stand for pictures with {', '.join(able)}; else open a text model"
+        )
     if missing := (method.needs | writes) - model.can:
         raise ModelError(
             f"{method.name} needs a model with {', '.join(sorted(missing))} for this task; {model.name} "

@@ -53,13 +53,13 @@ class Stream:
         self._kept: dict[int, tuple[Tensor, Tensor, dict[str, Tensor]]] = {}  # by member: see _texts
 
     def answers(self, rows: Iterable[ImageRow], done: Callable[[int], Any] | None = None) -> Iterator[Answer]:
-        with self.model.frozen():
-            for row in rows:
-                began = time.perf_counter()
+        for row in rows:
+            began = time.perf_counter()
+            with self.model.frozen():  # not around the yield: two streams may be open at once
                 z, before, members = self._one(row)
-                yield Answer(z.cpu(), before.cpu(), time.perf_counter() - began, tuple(members))
-                if done is not None:
-                    done(1)
+            yield Answer(z.cpu(), before.cpu(), time.perf_counter() - began, tuple(members))
+            if done is not None:
+                done(1)
 
     # one picture
 
@@ -226,7 +226,7 @@ class RawBatch(ImageBatch):
 
     def __init__(self, raw: Tensor, model: Sight):
         super().__init__([ImageRow(torch.empty(0)) for _ in raw], model.prepare, model.device, model.dtype)
-        self.raw = raw.to(model.dtype)
+        self.raw = raw.float()
 
     def kept(self, name: str, compute: Callable[[ImageBatch], Tensor]) -> Tensor:
         with torch.no_grad():

@@ -82,19 +82,27 @@ def register(name: str, make: Views) -> None:
     _NAMED[name] = make
 
 
-def find(name: str) -> Views:
-    """A view maker by its name, or "package.module:attribute" for one that Python can import: that runs its code.
+def find(name: str, imports: bool = False) -> Views:
+    """A view maker by its name; with `imports` also "package.module:attribute", which runs that module's code. A saved
+    prompt only names what was registered here: it must not choose what is imported.
 
     Raises ConfigError where there is none.
     """
     if name in _NAMED:
         return _NAMED[name]
     module, colon, attribute = name.partition(":")
+    if colon and not imports:
+        raise ConfigError(
+            f"this prompt wants views of {name!r}, and a saved prompt imports nothing. If you trust it: "
+            f"adapt.views.register({name!r}, that function), then again"
+        )
     if not colon:
         raise ConfigError(f"no view maker {name!r}.{did_you_mean(name, _NAMED)} Or name one as package.module:function")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"the view maker {name!r} cannot be imported: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"{name!r} is no function (pixels, number, generator) -> views")
     made: Views = found
     return made

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,11 +28,13 @@ Inputs = Sequence[tuple[Any, ...]]  # texts, or pictures: paths, arrays (H, W, 3
 ANSWER_TOKENS = 256  # of an endpoint's reply, at most
 
 
-def as_inputs(texts: Any, fields: Sequence[str]) -> list[tuple[str, ...]]:
+def as_inputs(texts: Any, fields: Sequence[str]) -> list[tuple[Any, ...]]:
     """One text, texts, or tuples of texts (pairs) as a list of tuples, one text a field; or one picture or several."""
     if tuple(fields) == ("image",):
         single = isinstance(texts, str | os.PathLike) or hasattr(texts, "convert") or getattr(texts, "ndim", 0) == 3
-        return [(x,) for x in ([texts] if single else texts)]
+        several = [texts] if single else list(texts)
+        # a path is a picture; plain texts are captions, which only examples of a task are
+        return [(Path(x) if isinstance(x, str) and not hasattr(x, "load") else x,) for x in several]
     if isinstance(texts, str):
         texts = [texts]
     out = [(t,) if isinstance(t, str) else tuple(t) for t in texts]

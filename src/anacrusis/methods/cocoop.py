@@ -105,6 +105,7 @@ looking(
     summary="a learned context that a small network moves with each picture",
     config=CoCoOpConfig,
     build=build,
+    captions=True,
     restore=restore,
     paper="[Zhou et al. 2022](https://arxiv.org/abs/2203.05557)",
     training={"lr": 0.05, "epochs": 10, "batch": 8, "patience": 5},

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from ..adapt.course import Course
 from ..adapt.selection import Faithful
 from ..adapt.views import Crops, Joined, find
+from ..errors import ConfigError
 from ..registry import looking
 from ..tune.makers import Free
 from ..tune.recipe import Problem
@@ -36,12 +37,21 @@ class DiffTPTConfig:
     lr: float = 0.25  # per step, in units of the token table's RMS
     smallest: float = 0.3  # of a crop's area, as a share of the picture's
 
+    def __post_init__(self) -> None:
+        shares = min(self.near, self.share) > 0 and max(self.near, self.share) <= 1
+        if self.views < 2 or self.steps < 1 or not shares:
+            raise ConfigError(
+                f"views={self.views}, steps={self.steps}, near={self.near}, share={self.share}: expected at least 2 "
+                "views, 1 step, and shares above 0 and at most 1"
+            )
+
 
 def build(config: DiffTPTConfig, problem: Problem) -> Course:
     vectors, frame = beginning(config.words, config.start, problem)
     return Course(
         frame=frame, members=[ContextMaker(Free(vectors), problem.model.scale)],
-        make=Joined(Crops(config.smallest), find(config.generator)), views=config.views,
+        make=Joined(Crops(config.smallest), find(config.generator, imports=problem.task is not None)),
+        views=config.views,
         select=Faithful(config.near, config.share), steps=config.steps, lr=config.lr,
     )  # fmt: skip
 

@@ -63,6 +63,7 @@ register(
         summary="baseline: a logistic regression on the frozen model's states",
         config=LinearProbeConfig,
         build=build,
+        captions=True,
         paper="[Alain and Bengio 2016](https://arxiv.org/abs/1610.01644)",
         engine="baseline",
         needs=frozenset({"features"}),

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..errors import ConfigError
 from ..registry import searching
+from ..search.candidate import Candidate
 from ..search.engine import Policy
 from ..search.search import Search
 
@@ -30,6 +32,19 @@ class LLMBlackBoxConfig:
     temperature: float = 1.0  # of the writer
 
 
+def fitting(s: Search, candidates: list[Candidate]) -> list[Candidate]:
+    """Those whose class texts the model can read whole."""
+    kept = []
+    for c in candidates:
+        try:
+            if model := s.model.get("model"):
+                model.lay(s.form(c).frame, 0)
+            kept.append(c)
+        except ConfigError:  # longer than the model reads
+            continue
+    return kept
+
+
 def search(config: LLMBlackBoxConfig, s: Search) -> Policy:
     first = yield s.evaluate(s.seeds(12))
     every, pool, best, waited = list(first), list(first), s.best(first).mean, 0
@@ -41,7 +56,7 @@ def search(config: LLMBlackBoxConfig, s: Search) -> Policy:
             good="\n".join(f"<prompt>{s.text(c)}</prompt>" for c in reversed(ranked[: config.top])),
         )
         [texts] = yield s.propose([prompt], n=config.width, temperature=config.temperature, longest=200)
-        new = yield s.evaluate(s.children(texts, [ranked[0]] * len(texts), "llm-black-box"))
+        new = yield s.evaluate(fitting(s, s.children(texts, [ranked[0]] * len(texts), "llm-black-box")))
         pool, every = pool + new, every + new
         waited = waited + 1 if s.best(every).mean <= best else 0
         best = s.best(every).mean

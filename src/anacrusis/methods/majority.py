@@ -37,6 +37,7 @@ register(
         summary="baseline: the most frequent class, whatever the input",
         config=MajorityConfig,
         build=build,
+        captions=True,
         paper="none",
         engine="baseline",
         needs=frozenset(),

@@ -63,6 +63,7 @@ looking(
     summary="a learned context through a recurrent network with a skip connection",
     config=PREConfig,
     build=build,
+    captions=True,
     paper="[Minh et al. 2023](https://arxiv.org/abs/2309.07760)",
     training={"lr": 0.1, "epochs": 50, "batch": 32, "patience": 10},
 )

@@ -29,7 +29,7 @@ class ProAPOConfig:
     size: int = 4  # candidates that are kept
     width: int = 8  # children a round
     group: float = 0.5  # share of the classes whose descriptions one edit changes
-    draws: int = 3  # descriptions asked for by question; 0: templates only, no writer is asked
+    draws: int = 3  # descriptions asked for by question; 0: templates only; the writer is named, not asked
 
 
 def edited(have: Sequence[str], library: Sequence[str], other: Sequence[str], rng: random.Random) -> tuple[str, ...]:

@@ -99,6 +99,7 @@ looking(
     summary="a learned context that never moves against what the model knew",
     config=ProGradConfig,
     build=build,
+    captions=True,
     paper="[Zhu et al. 2022](https://arxiv.org/abs/2205.14865)",
     kinds=frozenset({"classification"}),
     training={"lr": 0.05, "epochs": 50, "batch": 32, "patience": 10},

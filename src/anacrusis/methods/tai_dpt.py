@@ -67,6 +67,7 @@ looking(
     summary="a context learned from captions, which stand where pictures will stand",
     config=TaIDPTConfig,
     build=build,
+    captions=True,
     paper="[Guo et al. 2023](https://arxiv.org/abs/2211.12739)",
     training={"lr": 0.05, "epochs": 30, "batch": 32, "patience": 10},
 )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import ConfigError
 from ..model.readout import reader
 from ..model.sight import Sides
 from ..model.sighted import Match
@@ -31,6 +32,10 @@ ALPHAS, BETAS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0), (1.0, 3.0, 5.5, 10.0, 20.0)
 class TipAdapterConfig:
     alpha: float = -1.0  # weight of the cache; -1: chosen on validation
     beta: float = -1.0  # how fast a remembered picture's say falls with distance; -1: chosen on validation
+
+    def __post_init__(self) -> None:
+        if self.beta == 0:
+            raise ConfigError("beta is 0: then every remembered picture says as much as any other; give one above 0")
 
 
 def build(config: TipAdapterConfig, problem: Problem) -> Cache:
@@ -69,6 +74,7 @@ looking(
     summary="baseline: the training pictures are remembered and asked beside the class texts",
     config=TipAdapterConfig,
     build=build,
+    captions=True,
     paper="[Zhang et al. 2022](https://arxiv.org/abs/2207.09550)",
     engine="baseline",
     needs=frozenset({"images", "class-texts"}),

@@ -39,8 +39,11 @@ class TPTConfig:
     mix: bool = False  # blend views with changes of light and colour (the paper: fine-grained data only)
 
     def __post_init__(self) -> None:
-        if self.views < 1 or not 0 < self.share <= 1:
-            raise ConfigError(f"views is {self.views} and share {self.share}: expected at least 1, and 0 < share <= 1")
+        if self.views < 1 or self.steps < 1 or not 0 < self.share <= 1:
+            raise ConfigError(
+                f"views={self.views}, steps={self.steps}, share={self.share}: expected at least 1 view and 1 step, "
+                "and a share above 0 and at most 1"
+            )
 
 
 def beginning(words: str, start: str, problem: Problem) -> tuple[Tensor, Frame]:

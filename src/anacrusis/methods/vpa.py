@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ..adapt.course import Course
 from ..adapt.selection import Confident, Objective, marginal_entropy
 from ..adapt.views import Crops
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError, ModelError, PromptError
 from ..prompt import store
 from ..prompt.values import Pixels, Tokens
 from ..registry import SEEING, looking
@@ -81,6 +81,11 @@ def build(config: VPAConfig, problem: Problem) -> Course:
         prompt = store.load(config.head)
         store.check(prompt, model.name, model.fingerprint)
         head = prompt.head
+        if head is None or prompt.frame.labels != problem.frame.labels or problem.frame.readout != "head":
+            raise PromptError(
+                f"head={config.head}: a trained head for {', '.join(problem.frame.labels)} is needed, on a model that "
+                f"a head reads; this prompt ({prompt.kind}) answers {', '.join(prompt.frame.labels) or 'in texts'}"
+            )
     if problem.frame.readout == "head" and head is None and problem.task is not None:
         raise ModelError(f"{model.name} answers by a head: learn one (fit ... --method linear-probe) and give its "
                          "folder, --set head=RUN/prompt")  # fmt: skip

@@ -39,10 +39,13 @@ class ClassTexts:
         for c, (label, word) in enumerate(zip(frame.labels, frame.words, strict=True)):
             for text in _texts(frame, c, word):
                 row = [*start, *_codes(tokenizer, text, length), *end]
+                if frame.texts and not length and len(row) > limit:  # a description loses its end, not its class
+                    row = [*row[: limit - len(end)], *end]
                 if len(row) > limit:
                     raise ConfigError(
                         f"the text of the class {label!r} has {len(row)} tokens with its prompt of {length}; the "
-                        f"model reads {limit}. Give it a shorter name (words={{{label!r}: ...}}) or a shorter prompt"
+                        f"model reads {limit}. Give it a shorter name (words={{{label!r}: ...}}, --word LABEL=NAME) or "
+                        "a shorter prompt"
                     )
                 rows.append(row)
                 owner.append(c)
@@ -72,7 +75,7 @@ class ClassTexts:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        return tuple(self.codes.flatten().tolist())
+        return (*self.codes.shape, *self.codes.flatten().tolist())
 
 
 def _texts(frame: Frame, c: int, word: str) -> Sequence[str]:

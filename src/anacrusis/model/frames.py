@@ -47,8 +47,10 @@ def _looked_at(model: Any, task: Task, readout: str, template: str) -> Frame:
     if readout == "auto":
         own = bool(model.classes) and set(task.labels) <= set(model.classes)
         readout = "match" if "class-texts" in model.can else "classes" if own else "head"
+    if template and readout == "match" and "{label}" not in template:
+        raise ConfigError(f"template {template!r}: a class text needs the class: {{label}}, as in {PLAIN!r}")
     return Frame(
-        fields=task.fields, labels=task.labels, words=task.words, template=template or PLAIN, readout=readout,
+        fields=("image",), labels=task.labels, words=task.words, template=template or PLAIN, readout=readout,
         pool=model.pool, multi=task.kind == "multilabel",
     )  # fmt: skip
 

@@ -59,6 +59,7 @@ class ImageRow:
     pixels: Tensor
     kept: dict[str, Tensor] = field(default_factory=dict)
     mates: Sequence[ref[ImageRow]] = ()
+    order: int = 0  # among those that were laid out together
     codes: tuple[int, ...] = ()  # no tokens: batches need not be of like length
     cut: int = 0
 
@@ -78,19 +79,19 @@ class ImageBatch:
 
     @cached_property
     def raw(self) -> Tensor:
-        """(B, 3, S, S) of 0..1."""
-        return torch.stack([r.pixels for r in self.rows]).to(self.device).to(self.dtype) / 255
+        """(B, 3, S, S) of 0..1, in float32 whatever the model computes in."""
+        return torch.stack([r.pixels for r in self.rows]).to(self.device).float() / 255
 
     @cached_property
     def normalised(self) -> Tensor:
-        return self.prepare.normalised(self.raw)
+        return self.prepare.normalised(self.raw).to(self.dtype)
 
     def kept(self, name: str, compute: Callable[[ImageBatch], Tensor]) -> Tensor:
         """(B, ...): what `compute` gives for these pictures, computed without gradient and once a picture."""
         for row in self.rows:
             if name not in row.kept:
                 group = [mate for one in row.mates if (mate := one()) is not None] or [row]
-                with torch.no_grad():
+                with torch.inference_mode(False), torch.no_grad():
                     found = compute(ImageBatch(group, self.prepare, self.device, self.dtype))
                 for mate, value in zip(group, found, strict=True):
                     mate.kept[name] = value.clone()
@@ -100,6 +101,8 @@ class ImageBatch:
 def rows_of(inputs: Iterable[Sequence[Any]], prepare: Preparation) -> list[ImageRow]:
     """Inputs as rows: one picture each, a path, an array (H, W, 3), a PIL image, or anything that has `load()`."""
     rows = [ImageRow(prepare(picture(one[0]))) for one in inputs]
+    for i, row in enumerate(rows):
+        row.order = i
     for start in range(0, len(rows), TOGETHER):
         for row in rows[start : start + TOGETHER]:
             row.mates = [ref(mate) for mate in rows[start : start + TOGETHER]]  # no cycles: kept tensors are large

@@ -14,7 +14,7 @@ import torch
 
 from ..errors import ConfigError, MissingExtra, ModelError, did_you_mean
 from .model import Model
-from .open_sight import open_other, open_sight, reads_images
+from .open_sight import Place, open_other, open_sight, reads_images
 
 
 def _minilm() -> str:
@@ -69,7 +69,9 @@ def open(  # noqa: A001  (the name that users know: ana.open)
     if name.startswith(("timm:", "open_clip:")):
         where, why = _device(device)
         kind, more = _dtype(dtype, where)
-        return open_other(name, where, kind, f"{why}; {more}")
+        other = open_other(name, Place(where, kind, f"{why}; {more}", None, quantise))
+        other.opening = {k: v for k, v in {"dtype": dtype, "device": device}.items() if v != "auto"}
+        return other
     source = _resolve(name)
     chosen, why = _device(device)
     kind, more = _dtype(dtype, chosen)
@@ -80,10 +82,13 @@ def open(  # noqa: A001  (the name that users know: ana.open)
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
         if reads_images(config):
             with _silence():
-                sight = open_sight(name, config, source, chosen, kind, why)
-            sight.opening = {k: v for k, v in {"dtype": dtype, "device": device}.items() if v != "auto"}
+                sight = open_sight(name, config, source, Place(chosen, kind, why, revision, quantise))
+            said = {"dtype": dtype, "device": device, "revision": revision}
+            sight.opening = {k: v for k, v in said.items() if v not in ("auto", None)}
             return sight
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+    except ConfigError:
+        raise
     except (OSError, ValueError) as error:
         raise ModelError(_not_found(name, error)) from error
     auto, arrangement = _arrangement(name, config)

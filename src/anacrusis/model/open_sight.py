@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import MissingExtra, ModelError
+from ..errors import ConfigError, MissingExtra, ModelError
 from .images import Preparation
 from .sight import ImageSide, Sight, TextSide
 from .tower import tower
 
-DUAL = ("clip", "siglip", "siglip2", "chinese_clip", "metaclip_2")
-VISION = ("vit", "deit", "vit_mae", "dinov2", "dinov2_with_registers", "ijepa", "siglip_vision_model",
+DUAL = ("clip", "siglip")
+VISION = ("vit", "deit", "vit_mae", "dinov2", "dinov2_with_registers", "siglip_vision_model",
           "clip_vision_model")  # fmt: skip
 
 
@@ -172,6 +173,21 @@ def _patches(seen: Any, pixels: Tensor) -> Tensor:
     return torch.cat([cls, x], 1) + seen.positional_embedding.to(x)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a model is computed, and which version of it is read. Raises ConfigError for fewer bits a weight."""
+
+    device: torch.device
+    dtype: torch.dtype
+    why: str
+    revision: str | None = None
+    quantise: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.quantise is not None:
+            raise ConfigError(f"quantise={self.quantise}: models of images are not read in fewer bits; leave it out")
+
+
 class OpenClipTokenizer:
     """open_clip's tokenizer with the calls of transformers' that class texts need."""
 
@@ -189,7 +205,7 @@ class OpenClipTokenizer:
         return str(self.own.decode(ids))
 
 
-def open_other(name: str, device: torch.device, dtype: torch.dtype, why: str) -> Sight:
+def open_other(name: str, place: Place) -> Sight:
     """ "timm:NAME" with its pretrained weights, or "open_clip:NAME/PRETRAINED". Raises MissingExtra, ModelError."""
     library, _, said = name.partition(":")
     package = {"timm": "timm", "open_clip": "open_clip_torch"}[library]
@@ -209,16 +225,18 @@ def open_other(name: str, device: torch.device, dtype: torch.dtype, why: str) ->
             tokenizer = OpenClipTokenizer(module.get_tokenizer(architecture))
     except (RuntimeError, OSError, ValueError) as error:
         raise ModelError(f"cannot open {name!r}: {str(error).splitlines()[0][:300]}") from error
-    network = network.to(device, dtype).eval().requires_grad_(False)
-    return wrap_sight(network, name=name, tokenizer=tokenizer, why=why)
+    network = network.to(place.device, place.dtype).eval().requires_grad_(False)
+    return wrap_sight(network, name=name, tokenizer=tokenizer, why=place.why)
 
 
-def open_sight(name: str, config: Any, source: str, device: torch.device, dtype: torch.dtype, why: str) -> Sight:
+def open_sight(name: str, config: Any, source: str, place: Place) -> Sight:
     """A model for images from a folder or hub name of transformers."""
     import transformers
 
+    version = {"revision": place.revision}
+
     try:
-        processor = transformers.AutoImageProcessor.from_pretrained(source)
+        processor = transformers.AutoImageProcessor.from_pretrained(source, **version)
     except ImportError as error:
         raise MissingExtra("pillow", "images", f"the pictures of {name}") from error
     kind = config.model_type
@@ -226,16 +244,17 @@ def open_sight(name: str, config: Any, source: str, device: torch.device, dtype:
     auto = "AutoModelForImageClassification" if labelled else "AutoModel"
     options = {"add_pooling_layer": False} if kind in ("vit", "deit") and not labelled else {}
     network, report = getattr(transformers, auto).from_pretrained(
-        source, config=config, dtype=dtype, output_loading_info=True, **options
+        source, config=config, dtype=place.dtype, output_loading_info=True, **version, **options
     )
     missing = [k for k in report["missing_keys"] if "pooler" not in k]
     if missing:
         raise ModelError(f"{name} lacks the weights {', '.join(sorted(missing)[:3])}: they would be random")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(source) if kind in DUAL else None
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source, **version) if kind in DUAL else None
     vision = config.vision_config if kind in DUAL else config
     size = vision.image_size if isinstance(vision.image_size, int) else vision.image_size[0]
-    network = network.to(device).eval().requires_grad_(False)
-    return wrap_sight(network, name=name, tokenizer=tokenizer, prepare=preparation(processor, int(size)), why=why)
+    network = network.to(place.device).eval().requires_grad_(False)
+    prepare = preparation(processor, int(size))
+    return wrap_sight(network, name=name, tokenizer=tokenizer, prepare=prepare, why=place.why)
 
 
 def reads_images(config: Any) -> bool:

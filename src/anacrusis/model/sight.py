@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
-from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -21,7 +20,7 @@ from ..errors import ConfigError, ModelError, PromptError
 from ..prompt.values import Cache, Conditioned, Frame, Paired, Pixels, Prompt, Tokens
 from .classtexts import ClassTexts
 from .frozen import Frozen
-from .images import ImageBatch, ImageRow, Preparation
+from .images import ImageBatch, Preparation
 from .tower import Memory, Rows, Tower
 
 MEMORY_GB = 2.0  # of keys and values of pictures that rows read, in all
@@ -102,7 +101,6 @@ class Sight(Frozen):
         self.limit = self.text.positions.shape[0] if self.text is not None else 0
         self._class_texts: dict[Frame, Tensor] = {}
         self._laid: dict[tuple[Frame, int], ClassTexts] = {}
-        self._remembering: WeakSet[ImageRow] = WeakSet()
 
     # what it is
 
@@ -229,9 +227,9 @@ class Sight(Frozen):
             return batch.normalised
         delta = prompt.delta.to(batch.raw)
         if prompt.space == "normalised":
-            return batch.normalised + delta
-        raw = batch.raw + delta
-        return self.prepare.normalised(raw.clamp(0, 1) if prompt.clip else raw)
+            return (self.prepare.normalised(batch.raw) + delta).to(self.dtype)
+        raw = batch.raw + delta  # in float32: the steps of a pixel prompt are smaller than bfloat16's
+        return self.prepare.normalised(raw.clamp(0, 1) if prompt.clip else raw).to(self.dtype)
 
     def _entered(self, pixels: Tensor, prompt: Tokens, texts: Tensor | None = None) -> tuple[Tensor, Rows]:
         layers = {i: t.to(pixels) for i, t in prompt.layers.items()}
@@ -250,10 +248,10 @@ class Sight(Frozen):
         tower = self.image.tower
         assert tower is not None
         each = 2 * tower.depth * self.tokens * tower.width * self.dtype.itemsize
-        if not torch.is_grad_enabled() or (len(self._remembering) + len(batch)) * each > MEMORY_GB * 1e9:
+        # the first of a split's pictures: which are kept does not depend on what came before, so runs resume exactly
+        if not torch.is_grad_enabled() or any((r.order + 1) * each > MEMORY_GB * 1e9 for r in batch.rows):
             with torch.no_grad():
                 return tower.memory(self.enter(batch.normalised))
-        self._remembering.update(batch.rows)
 
         def compute(part: ImageBatch) -> Tensor:
             kept = tower.memory(self.enter(part.normalised))
@@ -279,13 +277,14 @@ class Sight(Frozen):
         """(C, D) class features, unit length; (B, C, D) with contexts for each input; (C, M, D) of rows that only
         read. Several texts of a class are averaged, each at unit length. Raises ConfigError for texts too long."""
         if prompt is None:
-            key = frame
-            if key not in self._class_texts:
+            found = self._class_texts.get(frame)
+            if found is None:
                 if len(self._class_texts) > 16:
                     self._class_texts.clear()
-                with torch.no_grad():
-                    self._class_texts[key] = self._encode(frame, None)
-            return self._class_texts[key]
+                # what is kept may be met by learning later, which inference tensors cannot be
+                with torch.inference_mode(False), torch.no_grad():
+                    self._class_texts[frame] = found = self._encode(frame, None)
+            return found
         return self._encode(frame, prompt)
 
     def _encode(self, frame: Frame, prompt: Tokens | None) -> Tensor:
@@ -304,13 +303,14 @@ class Sight(Frozen):
     def lay(self, frame: Frame, length: int) -> ClassTexts:
         """The class texts of a frame with so many vectors; the last few are kept, for they are asked at every step."""
         assert self.text is not None
-        key = (frame, length)
-        if key not in self._laid:
+        found = self._laid.get((frame, length))
+        if found is None:
             if len(self._laid) > 16:
                 self._laid.clear()
             full, pad = self.text.reads == "last", self.text.pad
-            self._laid[key] = ClassTexts.of(self.tokenizer, frame, length, self.limit, full, pad)
-        return self._laid[key]
+            found = ClassTexts.of(self.tokenizer, frame, length, self.limit, full, pad)
+            self._laid[frame, length] = found
+        return found
 
     def encode(self, sentences: Iterable[str]) -> Tensor:
         """(N, D): features of any sentences, unit length, without a prompt."""
@@ -390,15 +390,15 @@ class Sight(Frozen):
         side, M = self.text, prompt.length
         assert side is not None
         codes = laid.codes.to(self.device)
-        key = laid.key
-        if self._text_memory is None or self._text_memory[0] != key:
-            with torch.no_grad():
+        kept = self._text_memory
+        if kept is None or kept[0] != laid.key:
+            with torch.inference_mode(False), torch.no_grad():
                 x = F.embedding(codes, side.table) + side.positions[: codes.shape[1]]
-                self._text_memory = (key, side.tower.memory(x))
+                self._text_memory = kept = (laid.key, side.tower.memory(x))
         columns = torch.arange(codes.shape[1], device=codes.device)
         seen = columns[None] <= laid.last.to(codes.device)[:, None]
         rows = prompt.layers[0].to(side.table).expand(len(codes), -1, -1)
-        z = side.pool(side.tower.observe(rows, self._text_memory[1], seen).flatten(0, 1))
+        z = side.pool(side.tower.observe(rows, kept[1], seen).flatten(0, 1))
         return laid.averaged(F.normalize(z.float(), dim=-1).unflatten(0, (len(codes), M)))
 
     _text_memory: tuple[Any, Memory] | None = None

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError, DataError, ModelError
 from ..prompt.values import Frame, Head, Pixels, Prompt, Tokens
 from .images import ImageBatch, ImageRow, is_text, rows_of
 from .readout import Judged, Pooled, Reader, classification_loss
@@ -23,13 +23,15 @@ class Looking(Reader):
     model: Sight  # type: ignore[assignment]  # the same part of a reader, another noun of models
 
     def rows(self, inputs: Iterable[Sequence[Any]], prompt: Prompt | None, golds: Sequence[Any] = ()) -> list[Any]:
-        """Pictures, each prepared. Where the frame's field is no picture, texts stand for pictures: a dual encoder puts
-        both into one space, so that captions can teach what pictures are asked later."""
+        """Pictures, each prepared: keys, paths (as Path), arrays, PIL images. A plain text is a caption and stands for
+        a picture: a dual encoder puts both into one space."""
         inputs = list(inputs)
-        told = [i for i, x in enumerate(inputs) if self.frame.fields != ("image",) and is_text(x[0])]
-        if len(told) < len(inputs):
+        told = [is_text(x[0]) for x in inputs]
+        if not any(told):
             return rows_of(inputs, self.model.prepare)
-        features = self.model.encode(str(x[0]) for x in inputs) if inputs else torch.zeros(0, self.model.hidden)
+        if not all(told):
+            raise DataError("texts and pictures in one call: give paths of pictures as pathlib.Path")
+        features = self.model.encode(str(x[0]) for x in inputs)
         return [ImageRow(torch.empty(0), {"features": f}) for f in features]
 
     def batch(self, rows: Sequence[ImageRow]) -> ImageBatch:  # type: ignore[override]

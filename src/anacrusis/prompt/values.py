@@ -480,7 +480,8 @@ def for_classes(prompt: Prompt, labels: Sequence[str], words: Sequence[str] | No
     own = {
         "a head": prompt.head is not None,
         "vectors of each class": any(isinstance(p, Tokens) and p.per == "class" for p in sides(prompt)),
-        "examples of each class": isinstance(prompt, Cache),
+        "examples of each class": isinstance(prompt, Cache)
+        or (isinstance(prompt, Adaptive) and any(k.startswith("memory.") for k in prompt.weights)),
         "descriptions of each class": bool(prompt.frame.texts),
         "its scores": isinstance(prompt, Constant),
     }

@@ -135,6 +135,8 @@ def fit(
             if "class-texts" in chosen.needs and frame.readout != "match":
                 raise ConfigError(f"readout is {frame.readout!r}, and {method} learns on class texts: readout=match")
             problem = Problem(model, task, frame, generator.manual_seed(seed_of(seed, "build")), training)
+            if "template" in frame_options and chosen.engine in ("tune", "adapt") and "images" in model.can:
+                raise ConfigError(f"{method} writes its own class texts: leave template out (zero-shot takes one)")
             run = _learn(chosen, config, problem, plan, path, tell)
         if first:
             _finish(run, path)
