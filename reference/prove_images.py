@@ -51,7 +51,7 @@ CLASSES, SHOTS, VALID, TEST = 24, 16, 4, 20
 STYLE = "night"  # of base to new
 SHIFTS = ("night", "gaussian-noise-4", "darkness-4")  # of the methods that adapt
 LEARNED = ("coop", "cocoop", "kgcoop", "prograd", "pre", "dapt", "rpo", "ivlp", "maple", "promptsrc", "upt", "dpt",
-           "vpt", "gated", "condensation", "dpl", "visual-prompting", "pixel-network")  # fmt: skip
+           "vpt", "gated", "condensation", "dpl", "visual-prompting", "pixel-network", "tai-dpt")  # fmt: skip
 YARDSTICKS = ("zero-shot", "zero-shot-ensemble", "linear-probe", "tip-adapter")
 ADAPTING = ("tpt", "difftpt", "dynaprompt", "vpa", "tfup")
 SETTINGS: dict[str, dict[str, str]] = {  # of the methods that adapt: chosen on seeds that are not shown
@@ -91,6 +91,18 @@ def shifted(shift: str, seed: int) -> Task:
     name, _, severity = shift.rpartition("-")
     task = corrupted(task_of("flat", seed), name, int(severity), seed) if severity.isdigit() else task_of(shift, seed)
     return replace(task, test=task.test[::2])  # adapting to a picture costs as much as reading a hundred
+
+
+def captions(task: Task, seed: int) -> Task:
+    """As many sentences about each class as it has pictures, for the method that learns from texts alone."""
+    rng, texts, labels = random.Random(f"captions {seed}"), [], []
+    for label in task.labels:
+        colour, shape = label.split(" ")
+        for _ in range(SHOTS + VALID + 4):
+            scene = pictures.scene(rng, colour=colour, shape=shape, count=1)
+            texts.append(pictures.caption(scene, rng, ["shape", "colour", rng.choice(("size", "background"))])[0])
+            labels.append(label)
+    return Task.from_lists(texts, labels, words=dict(zip(task.labels, task.words, strict=True)), split=Split(seed=seed))
 
 
 def learned(name: str, model: Any, task: Task, seed: int) -> tuple[Any, float]:
@@ -148,7 +160,7 @@ def one(what: str, name: str, model: Any, task: Task, style: str, seed: int) -> 
         record["milliseconds"] = round(1000 * (time.monotonic() - began) / len(task.test), 2)
         return record
     base, new = base_to_new(task)
-    prompt, seconds = learned(name, model, base, seed)
+    prompt, seconds = learned(name, model, captions(base, seed) if name == "tai-dpt" else base, seed)
     record |= {"seconds": round(seconds, 1), "right": right(prompt, model, base), "size": prompt.size}
     try:
         record["new"] = right(for_classes(prompt, new.labels, new.words), model, new)

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import anacrusis as ana
-from anacrusis.model.images import ImageBatch, rows_of
+from anacrusis.measure.predict import mixed_scores, scores
+from anacrusis.model.images import ImageBatch, Preparation, rows_of
+from anacrusis.model.open_sight import wrap_sight
 from anacrusis.model.sight import Sides, Sight
 from anacrusis.prompt.values import Frame, Pixels, Tokens
 from anacrusis.testing import DUALS, SEEING, sight
@@ -163,3 +165,32 @@ def test_a_name_that_does_not_fit_is_named() -> None:
     long = Frame(**{**FRAME.__dict__, "words": ("w1", "w2 " * 30, "w3")})
     with pytest.raises(ana.errors.ConfigError, match="class 'b' has 34 tokens.*reads 24"):
         model_of("clip").texts(long)
+
+
+@pytest.mark.parametrize("family", SEEING)
+def test_a_prompt_of_no_rows_changes_nothing_at_all(family: str) -> None:
+    model, batch = model_of(family), batch_of(model_of(family))
+    with torch.no_grad(), model.frozen():
+        empty = _image(layers={0: torch.zeros(0, 32)})
+        assert torch.equal(model.pooled(batch, empty), model.pooled(batch, None))
+
+
+def test_a_batch_of_several_prompts_is_one_run_of_each() -> None:
+    model = model_of("clip")
+    g = np.random.default_rng(3)
+    inputs = [(g.integers(0, 255, (32, 32, 3), dtype=np.uint8),) for _ in range(6)]
+    frame = Frame(**{**FRAME.__dict__, "template": "{soft} {label}"})
+    prompts = [
+        _text(layers={0: some(4, 32).detach()}, frame=frame), _image(layers={0: some(3, 32).detach()}, frame=FRAME),
+        Pixels(delta=some(3, 32, 32).detach(), frame=FRAME),
+    ]  # fmt: skip
+    which = [0, 1, 2, 0, 2, 1]
+    mixed = mixed_scores(prompts, which, inputs, model)  # type: ignore[arg-type]
+    for z, w, x in zip(mixed, which, inputs, strict=True):
+        assert torch.allclose(z, scores(prompts[w], [x], model)[0], atol=1e-4)
+
+
+def test_the_same_weights_with_another_preparation_are_another_model() -> None:
+    one = sight("vit")
+    other = wrap_sight(one.network, name="other", prepare=Preparation(32, (0.4, 0.4, 0.4)))
+    assert one.fingerprint != other.fingerprint and one.fingerprint == sight("vit").fingerprint

@@ -141,6 +141,8 @@ def mixed_scores(
 
     Returns one (C,) tensor a row. Equal to running each prompt alone. ready: the prompts have been checked and warmed.
     """
+    if "images" in model.can:
+        return _mixed_pictures(prompts, which, inputs, model, size)
     if not ready:
         prompts = ready_to_mix(prompts, model)
     readers: list[Reader] = [reader(model, p.frame) for p in prompts]
@@ -169,6 +171,22 @@ def mixed_scores(
                 z = readers[w].judge(readers[w].vector(own, part), prompts[w].head).cpu()
                 for b, row in zip(mine, z, strict=True):
                     out[index[b]] = row
+    return out
+
+
+def _mixed_pictures(
+    prompts: Sequence[Prompt], which: Sequence[int], inputs: Inputs, model: Any, size: int
+) -> list[Tensor]:
+    """Pictures are prepared together and keep what is frozen about them; each prompt's own then run under it."""
+    out: list[Tensor] = [torch.empty(0)] * len(inputs)
+    rows: Any = reader(model, prompts[0].frame).rows(inputs, None)
+    for w in set(which):
+        check(prompts[w], model.name, model.fingerprint)
+        mine = [i for i, x in enumerate(which) if x == w]
+        read = reader(model, prompts[w].frame)
+        z = score_all(read, [rows[i] for i in mine], prompts[w], size=size)
+        for i, row in zip(mine, z, strict=True):
+            out[i] = row
     return out
 
 

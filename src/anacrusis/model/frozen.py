@@ -19,6 +19,11 @@ class Frozen:
     tokenizer: Any
     why: str
 
+    @property
+    def beside(self) -> str:
+        """What tells two models with the same weights apart."""
+        return ""
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Evaluation mode and no gradients for the network's own weights; everything is put back afterwards."""
@@ -41,7 +46,7 @@ class Frozen:
         """Hash over architecture, vocabulary and samples of every weight: two models with the same one are the same."""
         digest = hashlib.blake2b(digest_size=12)
         words = 0 if self.tokenizer is None else len(self.tokenizer)
-        digest.update(f"{type(self.network).__name__} {words} ".encode())
+        digest.update(f"{type(self.network).__name__} {words} {self.beside}".encode())
         for name, tensor in sorted(self.network.state_dict().items()):
             flat = tensor.detach().reshape(-1)
             # rounded to bfloat16, so that one checkpoint has one fingerprint on a CPU and on a GPU

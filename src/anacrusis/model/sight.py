@@ -118,6 +118,12 @@ class Sight(Frozen):
         return frozenset(have)
 
     @property
+    def beside(self) -> str:
+        """How pictures are prepared, and the order of its own classes."""
+        p = self.prepare
+        return f"{p.size} {p.mean} {p.deviation} {self.classes} "
+
+    @property
     def device(self) -> torch.device:
         return next(self.network.parameters()).device
 
