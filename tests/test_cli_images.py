@@ -410,3 +410,14 @@ def test_stopped_and_resumed_gives_the_same_prompt(method: str, world: Path, mon
     assert json.loads(Path("cut/result.json").read_text())
     again = call("fit", *given, "--run", "cut")
     assert again.code == 0 and "has ended before" in again.err
+
+
+def test_a_curve_over_shots(tmp_path: Path) -> None:
+    folder, plot = tmp_path / "photos", tmp_path / "shots.png"
+    assert call("draw", folder, "--classes", "colour", "--per-class", "8", "--seed", "3").code == 0
+    done = call("shots", folder, "--methods", "linear-probe", "--counts", "1,2", "--plot", plot, "--json")
+    assert done.code == 0, done.err
+    points = json.loads(done.out)["points"]
+    assert [p[0] for p in points["linear-probe"]] == [1, 2] and points["zero-shot"][0][0] == 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert "--counts 1,x" in call("shots", folder, "--counts", "1,x").err

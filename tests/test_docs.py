@@ -94,7 +94,7 @@ def test_every_method_is_described() -> None:
 def test_every_command_is_described() -> None:
     page = _docs.cli_page()
     for name in ("fit", "evaluate", "predict", "methods", "runs", "resume", "export", "import", "demo", "draw",
-                 "adapt", "look", "show"):  # fmt: skip
+                 "adapt", "look", "shots", "show"):  # fmt: skip
         assert f"\n## {name}\n" in page
     assert "anacrusis fit DATA [OPTIONS]" in page and "anacrusis predict FOLDER [TEXT...] [OPTIONS]" in page
     assert "| `--model` |  | builtin:minilm (texts) and builtin:tiny-clip (pictures)" in page
