@@ -74,7 +74,9 @@ Severity = Annotated[int | None, option(DATA, "Of the corruption, 1 to 5; else 3
 
 MethodName = Annotated[
     str | None,
-    option(LEARNING, "From `anacrusis methods`; else residual-prompt-tuning, prefix-tuning to write, coop for pictures."),
+    option(
+        LEARNING, "From `anacrusis methods`; else residual-prompt-tuning, prefix-tuning to write, coop for pictures."
+    ),
 ]
 Settings = Annotated[
     list[str] | None,

@@ -24,7 +24,7 @@ from .images import ImageBatch, Preparation
 from .tower import Memory, Rows, Tower
 
 MEMORY_GB = 2.0  # of keys and values of pictures that rows read, in all
-AT_ONCE = 128  # class texts in one pass with gradients; more go in parts that are computed again on the way back
+AT_ONCE = 256  # class texts in one pass with gradients; more go in parts that are computed again on the way back
 
 
 @dataclass(frozen=True)
