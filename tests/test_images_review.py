@@ -185,3 +185,14 @@ def test_two_streams_at_once_leave_the_network_as_it_was() -> None:
 def test_models_of_images_take_no_fewer_bits() -> None:
     with pytest.raises(ConfigError, match="quantise=4"):
         ana.open("builtin:tiny-clip", quantise=4)
+
+
+def test_one_picture_in_any_form_and_what_is_none() -> None:
+    prompt = Text(frame=default_frame(model_of(), task_of()))
+    colour = task_of().train[0].inputs[0].load()  # type: ignore[attr-defined]
+    grey = colour.mean(2).astype("uint8")
+    assert predict(prompt, colour, model_of()) == predict(prompt, [colour], model_of())
+    assert len(predict(prompt, grey, model_of())) == 1
+    for odd in (torch.zeros(3, 8, 8), b"bytes"):
+        with pytest.raises(ana.errors.DataError, match="is no picture: give a path"):
+            predict(prompt, [odd], model_of())

@@ -335,6 +335,8 @@ def adapt(
     console.table(heads, [(str(n), f"{a:.3f}", f"{b:.3f}") for n, a, b in found.over_time], right=heads)
     if plot is not None:
         console.line(f"Drawn: {console.shown(plot)}")
+    if out is not None:
+        _next(out, prompt)
 
 
 @app.command()

@@ -31,7 +31,9 @@ ANSWER_TOKENS = 256  # of an endpoint's reply, at most
 def as_inputs(texts: Any, fields: Sequence[str]) -> list[tuple[Any, ...]]:
     """One text, texts, or tuples of texts (pairs) as a list of tuples, one text a field; or one picture or several."""
     if tuple(fields) == ("image",):
-        single = isinstance(texts, str | os.PathLike) or hasattr(texts, "convert") or getattr(texts, "ndim", 0) == 3
+        shape: tuple[int, ...] = getattr(texts, "shape", ())
+        whole = len(shape) == 2 or (len(shape) == 3 and shape[-1] in (1, 3))  # one array, not several
+        single = isinstance(texts, str | bytes | os.PathLike) or hasattr(texts, "convert") or whole
         several = [texts] if single else list(texts)
         # a path is a picture; plain texts are captions, which only examples of a task are
         return [(Path(x) if isinstance(x, str) and not hasattr(x, "load") else x,) for x in several]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -116,16 +117,20 @@ def is_text(given: Any) -> bool:
 
 def picture(given: Any) -> np.ndarray:
     """(H, W, 3) uint8. Raises DataError where it is none."""
+    from ..task.images import load, of_array
+
     if isinstance(given, np.ndarray):
-        found = given
+        found = of_array(given)
     elif callable(getattr(given, "load", None)) and not hasattr(given, "convert"):
         found = given.load()
     elif hasattr(given, "convert"):
         found = np.asarray(given.convert("RGB"))
-    else:
-        from ..task.images import load
-
+    elif isinstance(given, str | os.PathLike):
         found = load(str(given))
+    else:
+        raise DataError(
+            f"a {type(given).__name__} is no picture: give a path, an array of uint8 (height, width, 3), or a PIL image"
+        )
     if found.ndim != 3 or found.shape[2] != 3 or found.dtype != np.uint8:
         raise DataError(f"a picture is {found.dtype} of shape {found.shape}; expected uint8 of (height, width, 3)")
     return found
