@@ -140,7 +140,7 @@ def test_sources_are_frozen_and_the_rest_learns() -> None:
     batch = collate(read.rows([e.inputs for e in p.task.train], Soft(vectors=maker.target.detach())))
     with p.model.frozen():
         placed = p.model.place(maker(p.model.reads(batch)), batch)
-        loss, _ = read.loss(batch, placed, None, torch.tensor([e.gold for e in p.task.train]))
+        loss, _, _ = read.loss(batch, placed, None, torch.tensor([e.gold for e in p.task.train]))
     loss.mean().backward()
     assert maker.sources.grad is None and not maker.sources.requires_grad
     assert all(q.grad is not None and bool(q.grad.abs().sum() > 0) for q in maker.parameters())

@@ -48,7 +48,7 @@ def losses(p: Problem, maker: Maker, keep: int | None) -> tuple[Tensor, Tensor, 
     batch = collate(rows if keep is None else [r.without(keep) for r in rows])
     golds = torch.tensor([e.gold for e in p.task.train])
     with p.model.frozen():
-        each, z = read.loss(batch, p.model.place(prompt, batch), None, golds)
+        each, z, _ = read.loss(batch, p.model.place(prompt, batch), None, golds)
     (grad,) = torch.autograd.grad(each.mean(), list(maker.parameters()))
     return z.detach(), each.detach(), grad
 

@@ -69,7 +69,7 @@ def test_label_words_and_the_language_model_loss_are_different_objectives(family
         read = reader(model, frame)
         batch = collate(read.rows(TEXTS, None, [0, 2]))
         with torch.no_grad(), model.frozen():
-            losses[readout], _ = read.loss(batch, Placed(), None, golds)
+            losses[readout], _, _ = read.loss(batch, Placed(), None, golds)
             z = model.logits(model.run(batch, read=True)[:, 0])
             plain = collate(read.rows(TEXTS, None))
             scores = read.scores(plain, Placed(), None)

@@ -78,7 +78,7 @@ def test_its_loss_teaches_a_soft_prompt() -> None:
     prompt = Soft(frame=frame(), vectors=vectors)
     read = reader(model, prompt.frame)
     batch = collate(read.rows(INPUTS, prompt))
-    loss, z = read.loss(batch, model.place(prompt, batch), None, torch.tensor([0, 1, 2]))
+    loss, z, _ = read.loss(batch, model.place(prompt, batch), None, torch.tensor([0, 1, 2]))
     assert torch.allclose(loss, F.cross_entropy(z, torch.tensor([0, 1, 2]), reduction="none"))
     loss.sum().backward()
     assert vectors.grad is not None and float(vectors.grad.abs().sum()) > 0
