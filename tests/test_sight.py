@@ -20,7 +20,7 @@ from anacrusis.prompt.values import Frame, Pixels, Tokens
 from anacrusis.testing import DUALS, SEEING, sight
 from tests import plain
 
-FRAME = Frame(fields=("image",), labels=("a", "b", "c"), words=("w1", "w2 w3", "w4 w5 w6"), template="a {label} x",
+FRAME = Frame(fields=("image",), labels=("a", "b", "c"), words=("w2 w3", "w4 w5 w6", "w1"), template="a {label} x",
               readout="match")  # fmt: skip
 
 
