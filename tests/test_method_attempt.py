@@ -181,10 +181,10 @@ def test_a_network_is_rebuilt_once_and_forgotten_with_its_prompt() -> None:
     other = replace(prompt)
     assert attempt.restore(model, other) is not attempt.restore(model, prompt)
     gc.collect()  # what earlier tests left
-    held = len(attempt._RESTORED)
+    held = len(attempt.restore.kept)
     del prompt, other
     gc.collect()
-    assert len(attempt._RESTORED) == held - 2
+    assert len(attempt.restore.kept) == held - 2
 
 
 def test_a_damaged_network_is_refused() -> None:

@@ -48,7 +48,3 @@ class Faithful:
         kept = alike.argsort(descending=True, stable=True)[: int(len(alike) * self.near)] + 1
         kept = torch.cat([kept.new_zeros(1), kept])
         return kept[Confident(self.share)(z[kept])]
-
-
-def everything(z: Tensor) -> Tensor:
-    return torch.arange(len(z), device=z.device)

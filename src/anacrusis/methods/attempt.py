@@ -15,10 +15,8 @@ Departure: the paper divides by e H = 2087, a number for T5's large embeddings; 
 from __future__ import annotations
 
 import math
-from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +26,7 @@ from ..model.model import Model, Reads
 from ..prompt.values import Conditioned, Soft
 from ..registry import Method, register
 from ..tune import initial
-from ..tune.makers import ConditionedMaker, Group, build_quietly, seeded
+from ..tune.makers import ConditionedMaker, Group, Restoring, build_quietly, seeded
 from ..tune.recipe import Problem, Recipe
 
 
@@ -120,21 +118,12 @@ def _source(model: Model, folder: str, length: int) -> Tensor:
     return initial.cycle(prompt.vectors.float(), length)
 
 
-_RESTORED: MutableMapping[Conditioned, Mixture] = WeakKeyDictionary()  # a prompt is placed anew for each batch
+def _empty(model: Model, prompt: Conditioned) -> Mixture:
+    held = prompt.weights
+    return Mixture(held["target"], held["sources"], **prompt.config, rate=1.0, generator=torch.Generator())
 
 
-def restore(model: Model, prompt: Conditioned) -> Mixture:
-    """The network that a saved prompt holds, on the model's device."""
-    maker = _RESTORED.get(prompt)
-    if maker is None:
-        try:
-            held = prompt.weights
-            maker = Mixture(held["target"], held["sources"], **prompt.config, rate=1.0, generator=torch.Generator())
-            maker.load_state_dict(dict(held))
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise PromptError(f"the prompt's network does not fit the method attempt: {error}") from error
-        _RESTORED[prompt] = maker = maker.requires_grad_(False)
-    return maker.to(model.device)
+restore = Restoring("attempt", _empty)
 
 
 register(

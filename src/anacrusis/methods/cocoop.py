@@ -12,19 +12,17 @@ Departure: h sees entries of size 1 and its output counts in s; U and u start at
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, PromptError
+from ..errors import ConfigError
 from ..model.sight import Looks, Sight
 from ..prompt.values import Conditioned, Tokens
 from ..registry import looking
-from ..tune.makers import ConditionedMaker, Group, build_quietly, seeded
+from ..tune.makers import ConditionedMaker, Group, Restoring, build_quietly, seeded
 from ..tune.recipe import Problem, Recipe
 from ..tune.sight_makers import WORDS, around, context
 
@@ -83,21 +81,12 @@ def build(config: CoCoOpConfig, problem: Problem) -> Recipe:
     return Recipe(maker, replace(problem.frame, template=around(len(start), rest=rest)))
 
 
-_RESTORED: MutableMapping[Conditioned, Conditional] = WeakKeyDictionary()  # a prompt is placed anew for each batch
+def _empty(model: Sight, prompt: Conditioned) -> Conditional:
+    held, generator = prompt.weights, torch.Generator()
+    return Conditional(held["context"], model.hidden, **prompt.config, rate=1.0, generator=generator)
 
 
-def restore(model: Sight, prompt: Conditioned) -> Conditional:
-    """The network that a saved prompt holds, on the model's device."""
-    maker = _RESTORED.get(prompt)
-    if maker is None:
-        try:
-            held, generator = prompt.weights, torch.Generator()
-            maker = Conditional(held["context"], model.hidden, **prompt.config, rate=1.0, generator=generator)
-            maker.load_state_dict(dict(held))
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise PromptError(f"the prompt's network does not fit the method cocoop: {error}") from error
-        _RESTORED[prompt] = maker = maker.requires_grad_(False)
-    return maker.to(model.device)
+restore = Restoring("cocoop", _empty)
 
 
 looking(

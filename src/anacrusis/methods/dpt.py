@@ -15,20 +15,18 @@ Departure: class features enter at length sqrt(D) (raw in the paper), the layer'
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError, PromptError
+from ..errors import ConfigError
 from ..model.readout import classification_loss
 from ..prompt.values import Conditioned, Frame, Paired, Prompt, Tokens
 from ..registry import looking
-from ..tune.makers import ConditionedMaker, Group, build_quietly, seeded
+from ..tune.makers import ConditionedMaker, Group, Restoring, build_quietly, seeded
 from ..tune.recipe import Problem, Recipe, Stage, Term, View
 from ..tune.sight_makers import WORDS, plain
 from .ivlp import Layers, check, image_rows, text_rows
@@ -157,24 +155,17 @@ def build(config: DPTConfig, problem: Problem) -> Recipe:
     return Recipe(maker, frame, terms=told, stages=stages if config.guided else stages[1:])
 
 
-_RESTORED: MutableMapping[Conditioned, ClassAware] = WeakKeyDictionary()  # a prompt is placed anew for each batch
+def _empty(model: Any, prompt: Conditioned) -> ClassAware:
+    """For the classes of the prompt's frame."""
+    held, options = prompt.weights, dict(prompt.config)
+    free = {layer: held[f"free.{i}"] for i, layer in enumerate(options["layers"])}
+    frozen = model.texts(replace(prompt.frame, template=options["asked"]))
+    maker = ClassAware(held["context"], free, frozen, prompt.frame, options, torch.Generator())
+    maker.text = Tokens(side="text", layers={0: maker.context})
+    return maker
 
 
-def restore(model: Any, prompt: Conditioned) -> ClassAware:
-    """The network that a saved prompt holds, on the model's device, for the classes of its frame."""
-    maker = _RESTORED.get(prompt)
-    if maker is None:
-        try:
-            held, options = prompt.weights, dict(prompt.config)
-            free = {layer: held[f"free.{i}"] for i, layer in enumerate(options["layers"])}
-            frozen = model.texts(replace(prompt.frame, template=options["asked"]))
-            maker = ClassAware(held["context"], free, frozen, prompt.frame, options, torch.Generator())
-            maker.load_state_dict(dict(held))
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise PromptError(f"the prompt's network does not fit the method dpt: {error}") from error
-        _RESTORED[prompt] = maker = maker.requires_grad_(False)
-        maker.text = Tokens(side="text", layers={0: maker.context})
-    return maker.to(model.device)
+restore = Restoring("dpt", _empty)
 
 
 looking(

@@ -14,20 +14,18 @@ Departure: gradients of the frozen network are used, where the paper estimates t
 from __future__ import annotations
 
 import math
-from collections.abc import MutableMapping
 from dataclasses import asdict, dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from ..errors import ConfigError, PromptError
-from ..model.sight import Looks, Sight
-from ..prompt.values import Conditioned, Pixels
+from ..errors import ConfigError
+from ..model.sight import Looks
+from ..prompt.values import Pixels
 from ..registry import looking
-from ..tune.makers import ConditionedMaker, Group, build_quietly
+from ..tune.makers import ConditionedMaker, Group, Restoring, build_quietly
 from ..tune.recipe import Problem, Recipe
 from ..tune.sight_makers import plain
 from .visual_prompting import PIXELS
@@ -89,20 +87,7 @@ def build(config: PixelNetworkConfig, problem: Problem) -> Recipe:
     return Recipe(maker, plain(problem.frame))
 
 
-_RESTORED: MutableMapping[Conditioned, PixelNetwork] = WeakKeyDictionary()  # a prompt is placed anew for each batch
-
-
-def restore(model: Sight, prompt: Conditioned) -> PixelNetwork:
-    """The network that a saved prompt holds, on the model's device."""
-    maker = _RESTORED.get(prompt)
-    if maker is None:
-        try:
-            maker = PixelNetwork(**prompt.config, generator=torch.Generator())
-            maker.load_state_dict(dict(prompt.weights))
-        except (TypeError, RuntimeError) as error:
-            raise PromptError(f"the prompt's network does not fit the method pixel-network: {error}") from error
-        _RESTORED[prompt] = maker = maker.requires_grad_(False)
-    return maker.to(model.device)
+restore = Restoring("pixel-network", lambda _, p: PixelNetwork(**p.config, generator=torch.Generator()))
 
 
 looking(

@@ -10,7 +10,7 @@ Departure: keys are features of the pictures as they are (the paper: the mean ov
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ def build(config: TipAdapterConfig, problem: Problem) -> Cache:
     ]  # fmt: skip
     _, alpha, beta = max(scored)
     return Cache(keys=keys, values=values, alpha=-alpha * model.logit_scale, beta=beta,
-                 frame=replace(problem.frame))  # fmt: skip
+                 frame=problem.frame)  # fmt: skip
 
 
 looking(

@@ -10,6 +10,9 @@ from typing import Any
 
 import torch
 
+from ..errors import ModelError
+from ..prompt.values import Conditioned
+
 
 class Frozen:
     """Base of models. network: a torch module; tokenizer: None for models that read no text."""
@@ -23,6 +26,15 @@ class Frozen:
     def beside(self) -> str:
         """What tells two models with the same weights apart."""
         return ""
+
+    def maker_of(self, prompt: Conditioned) -> Any:
+        """The network that a prompt holds. Raises ModelError where its method cannot restore it."""
+        from ..registry import get
+
+        restore = get(prompt.method).restore
+        if restore is None:
+            raise ModelError(f"the method {prompt.method!r} cannot restore the network of its prompt")
+        return restore(self, prompt)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

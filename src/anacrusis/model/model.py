@@ -183,13 +183,7 @@ class Model(Frozen):
     def place(self, prompt: Prompt | None, batch: Batch) -> Placed:
         """Bring one prompt into the form in which it enters the network."""
         if isinstance(prompt, Conditioned):
-            from ..registry import get
-
-            restore = get(prompt.method).restore
-            if restore is None:
-                raise ModelError(f"the method {prompt.method!r} cannot restore the network of its prompt")
-            maker = restore(self, prompt)
-            return self.place(maker(self.reads(batch)), batch)
+            return self.place(self.maker_of(prompt)(self.reads(batch)), batch)
         if isinstance(prompt, Soft):
             vectors = prompt.vectors if prompt.vectors.dim() == 3 else prompt.vectors[None]
             offset = prompt.offset

@@ -175,12 +175,7 @@ class Sight(Frozen):
     def place(self, prompt: Prompt | None, batch: ImageBatch) -> Sides:
         """Raises PromptError for kinds that do not go with images."""
         if isinstance(prompt, Conditioned):
-            from ..registry import get
-
-            restore = get(prompt.method).restore
-            if restore is None:
-                raise ModelError(f"the method {prompt.method!r} cannot restore the network of its prompt")
-            return self.place(restore(self, prompt)(self.reads(batch)), batch)
+            return self.place(self.maker_of(prompt)(self.reads(batch)), batch)
         if isinstance(prompt, Paired):
             text, image = self.place(prompt.text, batch), self.place(prompt.image, batch)
             return Sides(text.text, image.image)

@@ -116,15 +116,6 @@ class Tower:
             x, extra = (both, extra) if late else (both[:, :n], both[:, n:])
         return x, extra
 
-    def states(self, x: Tensor) -> list[Tensor]:
-        """What goes into each block, without a prompt: depth times (B, n, d)."""
-        out = []
-        for block in self.blocks:
-            out.append(x)
-            q, k, v = block.keys_and_values(x)
-            x = block.finish(x, F.scaled_dot_product_attention(q, k, v, is_causal=self.causal))
-        return out
-
     def memory(self, x: Tensor) -> Memory:
         """Keys and values of every layer for (B, n, d), without a prompt."""
         kept = []

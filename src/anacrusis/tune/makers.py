@@ -8,15 +8,16 @@ learning rate suits models whose tables differ by a factor of a hundred.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, PromptError
 from ..model.attention import Site
 from ..model.model import Model, Reads
 from ..prompt.values import Conditioned, Prefix, Prompt, Soft
@@ -245,3 +246,26 @@ class ConditionedMaker(Maker):
     def fold(self) -> Prompt:
         weights = {k: t.detach().float().cpu().clone() for k, t in self.state_dict().items()}
         return Conditioned(method=self.method, config=self.config_json(), weights=weights, tokens=self.length)
+
+
+class Restoring:
+    """How a saved network comes back: built once a prompt, which is placed anew for each batch.
+
+    make: (model, prompt) -> a maker of the right shapes; the prompt's weights are then put into it.
+    """
+
+    def __init__(self, method: str, make: Callable[[Any, Conditioned], ConditionedMaker]):
+        self.method, self.make = method, make
+        self.kept: MutableMapping[Conditioned, ConditionedMaker] = WeakKeyDictionary()
+
+    def __call__(self, model: Any, prompt: Conditioned) -> Any:
+        """The network that a prompt holds, on the model's device. Raises PromptError where it does not fit."""
+        maker = self.kept.get(prompt)
+        if maker is None:
+            try:
+                maker = self.make(model, prompt)
+                maker.load_state_dict(dict(prompt.weights))
+            except (KeyError, TypeError, RuntimeError) as error:
+                raise PromptError(f"the prompt's network does not fit the method {self.method}: {error}") from error
+            self.kept[prompt] = maker = maker.requires_grad_(False)
+        return maker.to(model.device)

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..model.classtexts import PLAIN
 from ..model.sight import Sight
 from ..prompt.values import Frame, Paired, Tokens
-from .makers import Free, Group, Maker, by_role
+from .makers import Group, Maker, by_role
 
 WORDS = "a photo of a"
 
@@ -97,6 +97,3 @@ class PairMaker(Maker):
 
     def groups(self) -> list[Group]:
         return [*self.text.groups(), *self.image.groups()]
-
-
-__all__ = ["WORDS", "ContextMaker", "Free", "PairMaker", "RowsMaker", "around", "context", "plain"]
