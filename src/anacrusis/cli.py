@@ -283,11 +283,14 @@ def adapt(
     check_out(out)
     strength = _strength(corruption, severity)
     _drawn_at(plot)
-    from .registry import get, require
+    from .registry import all_methods, get, require
 
     chosen = get(method)
     if chosen.engine != "adapt":
-        raise ConfigError(f"{method} does not adapt while in use: anacrusis fit DATA --method {method}")
+        able = ", ".join(m.name for m in all_methods().values() if m.engine == "adapt")
+        raise ConfigError(
+            f"{method} does not adapt while in use; {able} do. To learn with it: anacrusis fit DATA --method {method}"
+        )
     with console.Progress(quiet) as show:
         task = _quietly(lambda: o.group(o.Data, ctx).read(_opening(show)))
     if task.modality != "image":
