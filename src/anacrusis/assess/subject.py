@@ -1,0 +1,160 @@
+"""What is assessed: one prompt on one model and some examples, and what its variants answer there.
+
+Every answer is computed once: measures that look at the same variant share it. Calls to a model behind an API go
+through the desk of the search engine: stored when they arrive, never paid twice, never beyond the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..measure.predict import ANSWER_TOKENS, scores, written
+from ..model.calls import Reply
+from ..model.model import Model
+from ..model.say import call, understood
+from ..prompt.values import Prompt
+from ..search.desk import Desk
+from ..task import Example, Task, golds_of
+from ..task.metrics import aligned, find
+
+EACH = {"classification": "accuracy", "multilabel": "exact-match", "generation": "rougeL"}  # one number an example
+Floats = NDArray[np.float64]
+Inputs = tuple[Any, ...]
+
+
+@dataclass(eq=False)
+class Subject:
+    """prompt, model: as `evaluate` takes them. task: its test part is what variants are scored on.
+
+    train: what the prompt may have been learned from, for leakage and for calibrating. groups: by Example.where, the
+    group that an example belongs to. cells: how many answers (one variant on one example) one measure may take, at
+    most. desk: of a model behind an API. done: called with a number of answers as they come.
+    """
+
+    prompt: Prompt
+    model: Any
+    task: Task
+    train: tuple[Example, ...] = ()
+    groups: dict[str, str] = field(default_factory=dict)
+    seed: int = 0
+    cells: int = 20_000
+    desk: Desk | None = None
+    done: Callable[[int], Any] = lambda n: None
+    asked: int = 0  # answers computed so far
+
+    def __post_init__(self) -> None:
+        if not self.examples:
+            raise ConfigError(f"the task {self.task.name} has no examples to assess a prompt on")
+        if self.prompt.frame.labels != self.task.labels:
+            raise ConfigError("the prompt answers other classes than the task has")
+        self._kept: dict[tuple[Hashable, ...], Any] = {}
+        self._held: list[Prompt] = [self.prompt]  # alive, so that the identities of their tensors stay theirs
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        return self.task.test
+
+    @property
+    def endpoint(self) -> bool:
+        return bool(self.model is not None and self.model.arrangement == "endpoint")
+
+    @property
+    def local(self) -> bool:
+        """Whether the model is in memory and reads texts."""
+        return isinstance(self.model, Model)
+
+    @property
+    def classes(self) -> bool:
+        """Whether there is one right class for each example."""
+        return self.task.kind == "classification"
+
+    def rng(self, name: str) -> np.random.Generator:
+        """A measure's own random numbers: the same whichever other measures run."""
+        return np.random.default_rng([self.seed, *name.encode()])
+
+    def framed(self, **parts: Any) -> Prompt:
+        """The prompt with other parts of its frame: instruction, template, words, demonstrations, ..."""
+        return replace(self.prompt, frame=replace(self.prompt.frame, **parts))
+
+    # --- answers
+
+    def probabilities(self, prompt: Prompt | None = None, inputs: Iterable[Inputs] | None = None) -> Floats:
+        """(N, C) probabilities of the classes; of several labels, each on its own. Raises ConfigError where the model
+        gives none."""
+        if self.endpoint or not self.task.labels:
+            raise ConfigError("this model only writes: it gives no probabilities of classes")
+        z = self._answers(prompt or self.prompt, self._inputs(inputs))
+        stacked = torch.stack(z)
+        p = stacked.sigmoid() if self.task.kind == "multilabel" else stacked.softmax(1)
+        return p.double().numpy()
+
+    def predictions(self, prompt: Prompt | None = None, inputs: Iterable[Inputs] | None = None) -> Any:
+        """In the form that metrics take: (N,) class indexes, -1 for a reply that names none; (N, C) scores; N texts."""
+        found = self._answers(prompt or self.prompt, self._inputs(inputs))
+        if self.task.kind == "generation":
+            return found
+        if self.endpoint:
+            return np.array(found)
+        z = torch.stack(found)
+        return z.numpy() if self.task.kind == "multilabel" else z.argmax(1).numpy()
+
+    def values(self, prompt: Prompt | None = None, examples: Sequence[Example] | None = None,
+               inputs: Sequence[Inputs] | None = None) -> Floats:  # fmt: skip
+        """(N,) how well each example is answered, from 0 to 1: right or wrong where there are classes.
+
+        examples: those of the task unless given. inputs: what is read instead of their own.
+        """
+        examples = self.examples if examples is None else examples
+        said = self.predictions(prompt, [e.inputs for e in examples] if inputs is None else inputs)
+        metric = find(EACH[self.task.kind])
+        given, gold, classes = aligned(metric, said, golds_of(examples), len(self.task.labels) or None)
+        assert metric.weigh is not None
+        return np.asarray(metric.weigh(given, gold, classes)(np.eye(len(examples)) * len(examples)))
+
+    @cached_property
+    def base(self) -> Floats:
+        """(N,) values of the prompt as it is."""
+        return self.values()
+
+    def _inputs(self, inputs: Iterable[Inputs] | None) -> list[Inputs]:
+        return [e.inputs for e in self.examples] if inputs is None else [tuple(x) for x in inputs]
+
+    def _answers(self, prompt: Prompt, inputs: Sequence[Inputs]) -> list[Any]:
+        """Rows of scores (C,), class indexes of replies, or texts; in the order of `inputs`."""
+        if all(prompt is not p for p in self._held) and prompt.tensors():
+            self._held.append(prompt)
+        about = (prompt.frame, prompt.kind, *(id(t) for t in prompt.tensors().values()))
+        new = [x for x in dict.fromkeys(inputs) if (*about, x) not in self._kept]
+        if new:
+            for x, answer in zip(new, self._ask(prompt, new), strict=True):
+                self._kept[(*about, x)] = answer
+            self.asked += len(new)
+        return [self._kept[(*about, x)] for x in inputs]
+
+    def _ask(self, prompt: Prompt, inputs: list[Inputs]) -> list[Any]:
+        if self.endpoint:
+            replies = self._replies(prompt, inputs)
+            if self.task.kind == "generation":
+                return [r.text for r in replies]
+            return [-1 if (c := understood(prompt.frame, r)[0]) is None else c for r in replies]
+        if self.task.kind == "generation":
+            return list(written(prompt, inputs, self.model))
+        z: Tensor = scores(prompt, inputs, self.model, done=self.done)
+        return list(z)
+
+    def _replies(self, prompt: Prompt, inputs: list[Inputs]) -> list[Reply]:
+        assert self.desk is not None, "a model behind an API is assessed through a desk"
+        tokens = int(prompt.card.get("answer_tokens", ANSWER_TOKENS))
+        replies, refused = self.desk.ask("task", [call(prompt.frame, x, tokens=tokens) for x in inputs])
+        if refused is not None:
+            raise refused
+        return [r for r in replies if r is not None]
