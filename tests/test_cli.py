@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 
 from anacrusis import __version__, console
 from anacrusis._options import pairs
-from anacrusis.cli import DEFAULT_METHOD, app
+from anacrusis.cli import app
+from anacrusis.commands.learning import DEFAULT_METHOD
 from anacrusis.errors import ConfigError
 from anacrusis.registry import all_methods
 

@@ -539,11 +539,11 @@ def test_evaluate_corrupts_and_divides(constant: Path, photos: Path, monkeypatch
 
 
 def test_opening_many_shows_how_far_it_is(constant: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anacrusis.cli.MANY", 40)
+    monkeypatch.setattr("anacrusis.commands.shared.MANY", 40)
     assert "opening 40 pictures" in call("evaluate", constant, photos).stderr
     assert "opening" not in call("evaluate", constant, photos, "--quiet").stderr
     assert "drawing 40 pictures" in call("draw", "d", "--classes", "shape", "--per-class", 4, "--size", 8).stderr
-    monkeypatch.setattr("anacrusis.cli.MANY", 41)
+    monkeypatch.setattr("anacrusis.commands.shared.MANY", 41)
     assert "opening" not in call("evaluate", constant, photos).stderr
 
 

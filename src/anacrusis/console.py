@@ -168,7 +168,8 @@ class Progress:
         self.started = False
         self.title = ""  # stands before every text, e.g. the method that runs
         self.best = ""
-        self._line_at = self._began = time.monotonic()
+        self._cells = self._cells_first = self._cells_of = 0  # of a grid: ended, ended before, all
+        self._line_at = self._began = self._cells_began = time.monotonic()
         self._first = 0  # the step that this process began with
         self._narrow = False
         self._bar: RichProgress | None = None
@@ -206,6 +207,8 @@ class Progress:
             self.note(event["text"])
         elif kind == "search":
             self._search(event)
+        elif kind in ("grid", "job", "cell"):
+            self._grid(event)
         elif kind == "begin":
             self._begin(f"learning {event['parameters']:,} parameters", event["steps"], 0)
         elif kind == "resumed":
@@ -257,6 +260,34 @@ class Progress:
         elif not self.quiet and now - self._line_at >= LINE_SECONDS:
             self._line_at = now
             say(self._titled(f"searching: {said}"))
+
+    def _grid(self, event: dict[str, Any]) -> None:
+        """How far a grid of fits is. Where fits run here, their own progress stands behind the grid's."""
+        if event["event"] == "grid":
+            self._cells, self._cells_first, self._cells_began = event["done"], event["done"], time.monotonic()
+            self._cells_of, self.started = event["of"], True
+            if event["done"]:
+                self.note(f"{event['done']} of {event['of']} runs have ended before")
+            if event.get("apart"):
+                self._begin("fitting", event["of"], event["done"])
+        elif event["event"] == "job":
+            self.title = f"[{self._cells + 1}/{self._cells_of}{self._cells_left()}] {event['name']}"
+            self.phase("fitting")
+        else:
+            self._cells = event["done"]
+            if event["error"]:
+                self.note(f"{event['name']} failed: {event['error']}")
+            if event.get("apart"):
+                self._step(event["done"], event["of"], f"last: {event['name']}")
+            elif event["done"] == event["of"]:
+                self.title = ""
+
+    def _cells_left(self) -> str:
+        ended = self._cells - self._cells_first
+        if not ended:
+            return ""
+        pace = (time.monotonic() - self._cells_began) / ended
+        return f", about {_duration(pace * (self._cells_of - self._cells))} left"
 
     def _titled(self, text: str) -> str:
         return f"{self.title}: {text}" if self.title else text

@@ -43,6 +43,7 @@ class Method:
     restore: Callable[..., Any] | None = None
     arrangements: frozenset[str] = TEXTS
     captions: bool = False  # may learn on a dual encoder from texts, which then stand for pictures
+    learns: bool = True  # looks at training examples; else it gives the same for every seed
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:

@@ -72,6 +72,7 @@ register(
         summary="baseline: the model as it is, by label words or by similarity to them",
         config=ZeroShotConfig,
         build=build,
+        learns=False,
         captions=True,
         paper="[Reimers and Gurevych 2019](https://arxiv.org/abs/1908.10084)",
         engine="baseline",

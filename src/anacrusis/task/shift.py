@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, did_you_mean
+from .splits import Split, divide, strata
 
 if TYPE_CHECKING:
     from .task import Example, Task
@@ -92,10 +93,25 @@ def harmonic(a: float, b: float) -> float:
     return 2 * a * b / (a + b) if a > 0 and b > 0 else 0.0
 
 
+def redrawn(task: Task, seed: int, shots: int | None = None, keep_valid: bool = False) -> Task:
+    """The same test examples, with train and validation drawn anew from all others: what another seed would have seen.
+
+    shots: examples a class, and as many for validation; None: parts of the sizes that they have. keep_valid: the
+    validation examples stay too. Raises DataError where a class has too few examples.
+    """
+    pool = task.train if keep_valid else (*task.train, *task.valid)
+    split = Split(seed=seed, shots=shots, valid=len(task.valid) / max(1, len(pool)) if not keep_valid else 0.0, test=0)
+    kept = task.valid if keep_valid or not (task.valid or shots) else None
+    train, valid, _ = divide(pool, kept, task.test, split, strata(pool, list(task.labels)))
+    steps = [*task.source.get("steps", ()), ["redrawn", seed, shots, keep_valid]]
+    source = {**task.source, "steps": steps} if task.source else {}
+    return replace(task, train=train, valid=valid, seed=seed, source=source)
+
+
 def again(task: Task, steps: Sequence[Sequence[Any]]) -> Task:
     """What was done to a task after it was read, as `Task.source` says, done once more."""
     from .corruptions import corrupted
 
     for name, *given in steps:
-        task = {"take": take, "corrupted": corrupted}[name](task, *given)  # type: ignore[operator]
+        task = {"take": take, "corrupted": corrupted, "redrawn": redrawn}[name](task, *given)  # type: ignore[operator]
     return task

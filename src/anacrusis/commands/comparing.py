@@ -1,0 +1,193 @@
+"""Commands that compare: compare, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .. import _options as o
+from .. import console
+from .._guard import Stopped
+from .._inputs import check_out
+from ..errors import ConfigError
+from .shared import opening, quietly
+
+if TYPE_CHECKING:
+    from ..report.leaderboard import Board, Leaderboard
+    from ..runs.grid import Comparing
+
+BASELINES = ("majority", "zero-shot", "linear-probe")
+Methods = Annotated[
+    str, o.option(o.LEARNING, "Names, separated by commas; or auto: race those that suit.", "--methods")
+]
+Counts = Annotated[
+    str, o.option(o.LEARNING, "Examples a class to learn from, such as 1,4,16; all: every one.", "--shots")
+]
+
+
+def compare(
+    ctx: typer.Context,
+    data: o.DataFile,
+    text: o.Text = None,
+    label: o.Label = None,
+    image: o.Image = None,
+    test: o.Test = None,
+    valid: o.Valid = None,
+    kind: o.Kind = None,
+    metric: o.Metric = None,
+    skip_bad: o.SkipBad = False,
+    encoding: o.Encoding = "utf-8",
+    no_quotes: o.NoQuotes = False,
+    delimiter: o.Delimiter = None,
+    separator: o.Separator = "|",
+    split_column: o.SplitColumn = None,
+    word: o.Words = None,
+    classes: o.Half = None,
+    methods: Methods = "auto",
+    seeds: Annotated[int, o.option(o.LEARNING, "How often each method learns, each time from another draw.")] = 5,
+    counts: Counts = "all",
+    baselines: Annotated[bool, typer.Option(help="Compare with majority, zero-shot and linear-probe too.")] = True,
+    settings: o.Settings = None,
+    seed: Annotated[int, o.option(o.LEARNING, "Of the draw of test examples, where no file has them.")] = 0,
+    model: o.ModelName = None,
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+    quantise: o.Quantise = None,
+    base_url: o.BaseURL = None,
+    concurrency: o.Concurrency = None,
+    writer: o.Writer = None,
+    judge: o.Judge = None,
+    budget: Annotated[
+        str | None,
+        o.option(o.SEARCH, "Of each run: $2, 500calls, 10min or none; with --methods auto: of all.", "--budget"),
+    ] = None,
+    price: o.Prices = None,
+    store: o.StoreAt = None,
+    person: o.Asked = "file",
+    jobs: Annotated[int, o.option(o.LEARNING, "Processes that learn at a time.")] = 1,
+    ray: Annotated[
+        str | None, o.option(o.LEARNING, "Learn on a Ray cluster: auto, local or its address.", metavar="WHERE")
+    ] = None,
+    out: Annotated[
+        Path | None, o.option(o.OUTPUT, "Keep the comparison here; an unfinished one goes on.", metavar="FOLDER")
+    ] = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Compare methods on DATA over several seeds: one leaderboard with intervals, ties and costs, and a report.
+
+    For example: anacrusis compare tickets.csv --methods prompt-tuning,p-tuning-v2 --seeds 5 --shots 4,16
+    """
+    shots = _shots(counts)
+    check_out(out, "compare.json")
+    from ..registry import get
+
+    chosen = [] if methods == "auto" else [get(n.strip()).name for n in methods.split(",") if n.strip()]
+    with console.Progress(quiet) as show:
+        task = quietly(lambda: o.group(o.Data, ctx).read(opening(show)))
+    with console.Progress(quiet) as show:
+        for note in task.notes:
+            show.note(note)
+        show.phase("loading", brief=True)
+        from ..runs.grid import Comparing, Grid
+        from ..runs.run import runs_folder
+
+        usual = "builtin:tiny-clip" if task.modality == "image" else "builtin:minilm"
+        opening_ = replace(o.group(o.Opening, ctx), model=model or usual)
+        opened, means = opening_.open(show), o.group(o.Searches, ctx).means(opening_)
+        folder = out or runs_folder() / f"{time.strftime('%Y%m%d-%H%M%S')}-compare-{task.name}".replace(" ", "-")
+        options = _options(settings)
+        if methods == "auto":
+            raise ConfigError("auto is not there yet")
+        names = [*chosen, *(b for b in BASELINES if baselines and b not in chosen and _fits(b, opened, task))]
+        paid = [n for n in names if get(n).engine == "search"]
+        if paid and not budget and any((n or "").startswith("openai:") for n in (opened.name, writer, judge)):
+            raise ConfigError(
+                f"{', '.join(paid)} ask a model behind an API again and again, and that may cost money: say how much "
+                f"each of {seeds * len(shots) * len(paid)} runs may take with --budget, such as 500calls or $2; "
+                "--budget none sets no limit"
+            )
+        grid = Grid(methods=tuple(names), seeds=seeds, shots=shots, options=options, keep_valid=valid is not None)
+        comparing = Comparing(grid, task, opened, folder, means)
+        found = _run(comparing, show, jobs, ray)
+    _tell(found, folder, as_json)
+
+
+def _run(comparing: Comparing, show: console.Progress, jobs: int, ray: str | None) -> Board:
+    """Run what is left of a comparison and write its report."""
+    from ..report import files, leaderboard
+    from ..runs.spread import here, on_ray, processes
+
+    spread = on_ray(ray) if ray else processes(jobs) if jobs != 1 else here
+    try:
+        comparing.run(spread, show)
+    except KeyboardInterrupt:
+        raise Stopped(f"stopped; go on with: anacrusis resume {console.shown(comparing.folder)}") from None
+    show.title = ""
+    show.phase("comparing")
+    found = leaderboard.of(comparing)
+    files.write(found.leaderboard, comparing.folder)
+    return found
+
+
+def _tell(found: Board, folder: Path, as_json: bool) -> None:
+    from ..report.leaderboard import HEADS, RIGHT, cells_of
+
+    board = found.leaderboard
+    if as_json:
+        console.emit({"folder": str(folder), **board.to_json()})
+        return
+    if board.rows:
+        shots = board.groups != ["all"]
+        keep = [i for i, head in enumerate(HEADS) if (head != "shots" or shots) and _said(board, i)]
+        heads = [HEADS[i] for i in keep]
+        console.table(heads, [[cells_of(r)[i] for i in keep] for r in board.rows], right=RIGHT)
+        console.line(board.verdict())
+    for method, why in board.missing.items():
+        console.line(f"{method} has no score: {why}")
+    for note in board.notes:
+        console.line(f"note: {note}")
+    console.line(f"In {console.shown(folder)}: leaderboard.md, .csv and .json, and a run for each cell.")
+    if board.best is not None:
+        seed = next(d for d in found.done if d.run is not None and d.cell.method == board.best.method)
+        console.line(f'Next:  anacrusis predict {console.shown(folder / "cells" / seed.cell.name)} "text"')
+
+
+def _said(board: Leaderboard, column: int) -> bool:
+    """Whether any row has something in the column."""
+    from ..report.leaderboard import cells_of
+
+    return any(cells_of(r)[column] for r in board.rows)
+
+
+def _shots(counts: str) -> tuple[int | None, ...]:
+    said = [c.strip() for c in counts.split(",") if c.strip()]
+    if not said or not all(c == "all" or (c.isdigit() and int(c) > 0) for c in said):
+        raise ConfigError(f"--shots {counts}: expected whole numbers above 0, or all, such as 1,4,16,all")
+    numbers = sorted({int(c) for c in said if c != "all"})
+    return (*numbers, *([None] if "all" in said else []))
+
+
+def _options(settings: Sequence[str] | None) -> dict[str, dict[str, Any]]:
+    """NAME=VALUE for all methods that have it, METHOD:NAME=VALUE for one."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in o.pairs(settings, "--set", "NAME=VALUE or METHOD:NAME=VALUE").items():
+        method, _, option = name.rpartition(":")
+        found.setdefault(method, {})[option] = value
+    return found
+
+
+def _fits(name: str, model: Any, task: Any) -> bool:
+    from ..errors import AnacrusisError
+    from ..registry import get, require
+
+    try:
+        require(get(name), model, task)
+    except AnacrusisError:
+        return False
+    return True
