@@ -30,6 +30,10 @@ class RunError(AnacrusisError):
     """A run cannot be found, continued or read."""
 
 
+class RunStopped(RunError):
+    """Somebody asked the run to stop. What it has done is kept."""
+
+
 class ServiceError(AnacrusisError):
     """An endpoint cannot be used: a wrong key, an unknown model, nothing but failures. Holds the provider's words."""
 

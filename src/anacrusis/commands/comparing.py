@@ -14,7 +14,7 @@ from .. import _options as o
 from .. import console
 from .._guard import Stopped
 from .._inputs import check_out
-from ..errors import ConfigError
+from ..errors import ConfigError, RunStopped
 from .shared import opening, quietly
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _run(comparing: Comparing, show: console.Progress, jobs: int, ray: str | Non
     spread = on_ray(ray) if ray else processes(jobs) if jobs != 1 else here
     try:
         comparing.run(spread, show)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RunStopped):
         raise Stopped(f"stopped; go on with: anacrusis resume {console.shown(comparing.folder)}") from None
     show.title = ""
     show.phase("comparing")

@@ -18,7 +18,7 @@ from .._inputs import (
     check_out,
     run_folder,
 )
-from ..errors import ConfigError
+from ..errors import ConfigError, RunStopped
 from .shared import quietly, say_next, score_facts
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _resumable(show: console.Progress, folder: Path | None) -> Iterator[None]:
     """Ctrl-C says how to go on, from the moment when there is a run."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RunStopped):
         if not show.started:
             raise Stopped("stopped before the run began") from None
         from ..runs.run import listing, runs_folder

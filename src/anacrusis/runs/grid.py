@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import AnacrusisError, ConfigError, RunError
+from ..errors import AnacrusisError, ConfigError, RunError, RunStopped
 from ..prompt.store import write_json
 from ..registry import Method, get, require
 from ..task import Task
 from ..task.shift import redrawn
 from .run import Observe, Run, divide, fit, load
+from .running import at_work
 from .searching import Means
 from .spread import Spread, here
 from .watch import Peak
@@ -192,11 +193,17 @@ class Comparing:
         jobs = [self.job(c, self.model if spread is here else None) for c in left]
         total, done = len(self.grid.cells), len(self.grid.cells) - len(left)
         apart = spread is not here
-        observe({"event": "grid", "done": done, "of": total, "apart": apart, "folder": str(self.folder)})
-        for job, error in spread(work, jobs, observe):
-            done += 1
-            observe({"event": "cell", "done": done, "of": total, "name": job.cell.name, "error": error,
-                     "apart": apart})  # fmt: skip
+        with at_work(self.folder) as stop:
+
+            def tell(event: dict[str, Any]) -> None:
+                observe(event)
+                stop()
+
+            tell({"event": "grid", "done": done, "of": total, "apart": apart, "folder": str(self.folder)})
+            for job, error in spread(work, jobs, tell):
+                done += 1
+                tell({"event": "cell", "done": done, "of": total, "name": job.cell.name, "error": error,
+                      "apart": apart})  # fmt: skip
 
     def done(self) -> Iterator[Done]:
         """The cells that have ended, in their order."""
@@ -240,6 +247,8 @@ def work(job: Job, observe: Observe | None = None) -> str:
         with Peak(model) as peak:
             fit(cell.method, model, task, seed=cell.seed, folder=job.folder, options=job.options, observe=observe,
                 means=means)  # fmt: skip
+    except RunStopped:
+        raise
     except (AnacrusisError, RuntimeError, ValueError, ArithmeticError, LookupError, OSError) as error:
         said = str(error) if isinstance(error, AnacrusisError) else f"{type(error).__name__}: {error}"
         job.folder.mkdir(parents=True, exist_ok=True)

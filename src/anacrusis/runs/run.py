@@ -24,6 +24,7 @@ from ..task import Task
 from ..tune.recipe import Problem, Training
 from ..tune.trainer import Trainer, seed_of
 from . import journal
+from .running import at_work
 from .searching import Means, Result, Session
 
 FRAME_OPTIONS = ("readout", "template", "place")
@@ -118,13 +119,17 @@ def fit(
     if (path / "result.json").exists():
         return load(path)
     first = int(os.environ.get("RANK", "0")) == 0  # of several processes that train together, one writes
-    with journal.Journal(path if first else path / f"process-{os.environ['RANK']}") as log:
+    place = path if first else path / f"process-{os.environ['RANK']}"
+    place.mkdir(parents=True, exist_ok=True)
+    with journal.Journal(place) as log, at_work(place) as stop:
 
         def tell(event: dict[str, Any]) -> None:
             if event["event"] not in ("step", "search"):  # they are for the eye; validations are for the record
                 log.append({"time": round(time.time(), 3), **event})
             if observe is not None:
                 observe(event)
+            if event["event"] in ("step", "search"):
+                stop()
 
         tell({"event": "fit", "method": method, "model": model.name, "task": task.describe(), "folder": str(path)})
         if session is not None:

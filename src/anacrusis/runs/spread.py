@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import ConfigError, MissingExtra
 
+LOOK = 0.5  # seconds between two looks at what has ended
 Work = Callable[..., str]
 Observe = Callable[[dict[str, Any]], None]
 
@@ -41,8 +42,11 @@ def processes(count: int) -> Spread:
         pool = ProcessPoolExecutor(count, get_context("spawn"), _begin, (threads,))
         try:
             running = {pool.submit(work, job): job for job in jobs}
-            for future in as_completed(running):
-                yield running[future], future.result()
+            while running:
+                ended, _ = wait(running, timeout=LOOK, return_when=FIRST_COMPLETED)
+                observe({"event": "tick"})
+                for future in ended:
+                    yield running.pop(future), future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list((pool._processes or {}).values()):  # Ctrl-C: what they have kept is enough to go on
@@ -82,11 +86,13 @@ def on_ray(address: str = "auto") -> Spread:
 
         waiting = {away.remote(job): job for job in jobs}
         while waiting:
-            [ready], _ = ray.wait(list(waiting), num_returns=1)
-            job = waiting.pop(ready)
-            said, files = ray.get(ready)
-            unpack(files, job.folder)
-            yield job, said
+            ended, _ = ray.wait(list(waiting), num_returns=1, timeout=LOOK)
+            observe({"event": "tick"})
+            for ready in ended:
+                job = waiting.pop(ready)
+                said, files = ray.get(ready)
+                unpack(files, job.folder)
+                yield job, said
 
     return spread
 

@@ -1,0 +1,73 @@
+"""Whether a process works on a run's folder, and asking it to stop. Both are small files in that folder.
+
+running.json: which process (with the time when it was made, for numbers of processes are used again).
+stop: whoever wants the run to stop puts it there; the run sees it within a second, ends, and can be resumed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import RunStopped
+from ..prompt.store import write_json
+
+RUNNING, STOP = "running.json", "stop"
+EVERY = 0.5  # seconds between two looks at the stop file
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[Stop]:
+    """Say that this process works on `folder`, and give what tells whether it should stop."""
+    import psutil
+
+    (folder / STOP).unlink(missing_ok=True)  # it was meant for the process before
+    mine = {"pid": os.getpid(), "made": psutil.Process().create_time(), "host": socket.gethostname()}
+    write_json(folder / RUNNING, mine)
+    try:
+        yield Stop(folder)
+    finally:
+        (folder / RUNNING).unlink(missing_ok=True)
+
+
+class Stop:
+    """Call it often: it raises RunStopped once somebody has asked for that."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.next = folder, 0.0
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now < self.next:
+            return
+        self.next = now + EVERY
+        if (self.folder / STOP).exists():
+            (self.folder / STOP).unlink(missing_ok=True)
+            raise RunStopped(f"the run in {self.folder} was asked to stop; continue it: anacrusis resume {self.folder}")
+
+
+def running(folder: Path) -> int | None:
+    """The process that works on the run, None where there is none (or it is on another machine and cannot be seen)."""
+    import psutil
+
+    try:
+        said = json.loads((folder / RUNNING).read_text(encoding="utf-8"))
+        if said["host"] != socket.gethostname():
+            return None
+        alive = psutil.Process(said["pid"])
+        return int(said["pid"]) if abs(alive.create_time() - said["made"]) < 1.0 and alive.is_running() else None
+    except (FileNotFoundError, json.JSONDecodeError, KeyError, psutil.Error):
+        return None
+
+
+def ask_to_stop(folder: Path) -> bool:
+    """Ask the process that works on `folder` to stop; whether there is one."""
+    if running(folder) is None:
+        return False
+    (folder / STOP).touch()
+    return True
