@@ -15,7 +15,7 @@ from .. import console
 from .._guard import Stopped
 from .._inputs import check_out
 from ..errors import ConfigError, RunStopped
-from .shared import opening, quietly
+from .shared import quietly, reading
 
 if TYPE_CHECKING:
     from ..report.leaderboard import Board, Leaderboard
@@ -89,7 +89,7 @@ def compare(
 
     chosen = [] if methods == "auto" else [get(n.strip()).name for n in methods.split(",") if n.strip()]
     with console.Progress(quiet) as show:
-        task = quietly(lambda: o.group(o.Data, ctx).read(opening(show)))
+        task = quietly(lambda: o.group(o.Data, ctx).read(reading(show)))
     with console.Progress(quiet) as show:
         for note in task.notes:
             show.note(note)
@@ -98,8 +98,8 @@ def compare(
         from ..runs.run import runs_folder
 
         usual = "builtin:tiny-clip" if task.modality == "image" else "builtin:minilm"
-        opening_ = replace(o.group(o.Opening, ctx), model=model or usual)
-        opened, means = opening_.open(show), o.group(o.Searches, ctx).means(opening_)
+        opening = replace(o.group(o.Opening, ctx), model=model or usual)
+        opened, means = opening.open(show), o.group(o.Searches, ctx).means(opening)
         folder = out or runs_folder() / f"{time.strftime('%Y%m%d-%H%M%S')}-compare-{task.name}".replace(" ", "-")
         options = _options(settings)
         if methods == "auto":

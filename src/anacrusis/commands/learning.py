@@ -19,7 +19,7 @@ from .._inputs import (
     run_folder,
 )
 from ..errors import ConfigError, RunStopped
-from .shared import quietly, say_next, score_facts
+from .shared import quietly, reading, say_next, score_facts
 
 if TYPE_CHECKING:
     from ..runs.run import Run
@@ -84,7 +84,7 @@ def fit(
     check_out(run, "run.json", option="--run")
     first = os.environ.get("RANK", "0") == "0"  # of several processes that train together, one speaks
     with console.Progress(quiet or not first) as show:
-        task = quietly(lambda: o.group(o.Data, ctx).read(opening(show)))
+        task = quietly(lambda: o.group(o.Data, ctx).read(reading(show)))
     with console.Progress(quiet or not first) as show, _resumable(show, run):
         show.phase("loading", brief=True)
         from ..registry import get

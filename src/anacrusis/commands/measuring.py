@@ -18,7 +18,7 @@ from .._inputs import (
     to_score,
 )
 from ..errors import ConfigError, DataError, did_you_mean
-from .shared import drawn_at, opening, quietly, say_next, score_facts, some, strength
+from .shared import drawn_at, quietly, reading, say_next, score_facts, some, strength
 
 if TYPE_CHECKING:
     pass
@@ -78,7 +78,7 @@ def evaluate(
         given = o.group(o.Data, ctx)
         if protocol is not None:
             given = replace(given, classes="all")
-        task, notes = quietly(lambda: to_score(prompt, given, split, opening(show)))
+        task, notes = quietly(lambda: to_score(prompt, given, split, reading(show)))
         if corruption is not None:
             from ..task.corruptions import corrupted
 
@@ -148,7 +148,7 @@ def adapt(
             f"{method} does not adapt while in use; {able} do. To learn with it: anacrusis fit DATA --method {method}"
         )
     with console.Progress(quiet) as show:
-        task = quietly(lambda: o.group(o.Data, ctx).read(opening(show)))
+        task = quietly(lambda: o.group(o.Data, ctx).read(reading(show)))
     if task.modality != "image":
         raise ConfigError(f"{data} holds texts, and {method} adapts to pictures: name their column with --image")
     with console.Progress(quiet) as show:
@@ -238,7 +238,7 @@ def shots(
         opened: Any = None
         given = o.group(o.Data, ctx)
         for k in numbers:
-            task = quietly(partial(replace(given, shots=k).read, opening(show)))
+            task = quietly(partial(replace(given, shots=k).read, reading(show)))
             if opened is None:
                 usual = "builtin:tiny-clip" if task.modality == "image" else "builtin:minilm"
                 opened = replace(o.group(o.Opening, ctx), model=model or usual).open(show)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 MANY = 500  # pictures: fewer are opened or drawn at once
 
 
-def opening(show: console.Progress) -> Callable[[int, int], None]:
+def reading(show: console.Progress) -> Callable[[int, int], None]:
     """Shows how many pictures have been opened, where that takes a while."""
     counts: list[Callable[[int], None]] = []
 

@@ -21,7 +21,8 @@ from .._inputs import (
     load_prompt,
 )
 from ..errors import ConfigError, DataError, did_you_mean
-from .shared import MANY, say_next
+from . import shared
+from .shared import say_next
 
 if TYPE_CHECKING:
     pass
@@ -215,7 +216,7 @@ def draw(
 
     with console.Progress(quiet) as show:
         total = per_class * len(pictures.classes_of(classes))
-        count = show.count(f"drawing {total:,} pictures", total) if total >= MANY else None
+        count = show.count(f"drawing {total:,} pictures", total) if total >= shared.MANY else None
         files = pictures.write(
             folder, classes=classes, per_class=per_class, style=style, size=size, seed=seed, done=count
         )
