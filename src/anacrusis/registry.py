@@ -44,6 +44,7 @@ class Method:
     arrangements: frozenset[str] = TEXTS
     captions: bool = False  # may learn on a dual encoder from texts, which then stand for pictures
     learns: bool = True  # looks at training examples; else it gives the same for every seed
+    races: bool = False  # one of those that `compare --methods auto` tries
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,8 +21,9 @@ from .shared import quietly, reading
 if TYPE_CHECKING:
     from ..report.leaderboard import Board, Leaderboard
     from ..runs.grid import Comparing
+    from ..runs.race import Raced
 
-BASELINES = ("majority", "zero-shot", "linear-probe")
+BASELINES: tuple[str, ...] = ("majority", "zero-shot", "linear-probe")
 Methods = Annotated[
     str, o.option(o.LEARNING, "Names, separated by commas; or auto: race those that suit.", "--methods")
 ]
@@ -49,7 +51,9 @@ def compare(
     word: o.Words = None,
     classes: o.Half = None,
     methods: Methods = "auto",
-    seeds: Annotated[int, o.option(o.LEARNING, "How often each method learns, each time from another draw.")] = 5,
+    seeds: Annotated[
+        int | None, o.option(o.LEARNING, "How often each method learns, each time from another draw; else 5.")
+    ] = None,
     counts: Counts = "all",
     baselines: Annotated[bool, typer.Option(help="Compare with majority, zero-shot and linear-probe too.")] = True,
     settings: o.Settings = None,
@@ -95,39 +99,67 @@ def compare(
             show.note(note)
         show.phase("loading", brief=True)
         from ..runs.grid import Comparing, Grid
+        from ..runs.race import Race, candidates
         from ..runs.run import runs_folder
 
         usual = "builtin:tiny-clip" if task.modality == "image" else "builtin:minilm"
         opening = replace(o.group(o.Opening, ctx), model=model or usual)
         opened, means = opening.open(show), o.group(o.Searches, ctx).means(opening)
         folder = out or runs_folder() / f"{time.strftime('%Y%m%d-%H%M%S')}-compare-{task.name}".replace(" ", "-")
-        options = _options(settings)
+        options, keep = _options(settings), valid is not None
+        race, raced = None, None
         if methods == "auto":
-            raise ConfigError("auto is not there yet")
+            _affordable(["auto"], budget, opened, writer, judge)
+            race = Race(candidates(opened, task), task, opened, folder / "race", means, options, shots[-1], keep)
+            with _stoppable(folder):
+                raced = race.run(_spread(jobs, ray), show)
+            chosen, shots, seeds = [raced.winner], shots[-1:], seeds or raced.seeds
+            options = _left(options, raced)
+            show.title = ""
         names = [*chosen, *(b for b in BASELINES if baselines and b not in chosen and _fits(b, opened, task))]
-        paid = [n for n in names if get(n).engine == "search"]
-        if paid and not budget and any((n or "").startswith("openai:") for n in (opened.name, writer, judge)):
-            raise ConfigError(
-                f"{', '.join(paid)} ask a model behind an API again and again, and that may cost money: say how much "
-                f"each of {seeds * len(shots) * len(paid)} runs may take with --budget, such as 500calls or $2; "
-                "--budget none sets no limit"
-            )
-        grid = Grid(methods=tuple(names), seeds=seeds, shots=shots, options=options, keep_valid=valid is not None)
+        _affordable([n for n in chosen if get(n).engine == "search"], budget, opened, writer, judge)
+        grid = Grid(methods=tuple(names), seeds=seeds or 5, shots=shots, options=options, keep_valid=keep)
         comparing = Comparing(grid, task, opened, folder, means)
-        found = _run(comparing, show, jobs, ray)
-    _tell(found, folder, as_json)
+        if race is not None and raced is not None:
+            race.adopt(raced, comparing)
+        found = _run(comparing, show, _spread(jobs, ray))
+    _tell(found, folder, as_json, raced)
 
 
-def _run(comparing: Comparing, show: console.Progress, jobs: int, ray: str | None) -> Board:
-    """Run what is left of a comparison and write its report."""
-    from ..report import files, leaderboard
+def _affordable(paid: Sequence[str], budget: str | None, model: Any, *others: str | None) -> None:
+    """Nothing is asked of a model behind an API without a word on what it may cost."""
+    if paid and not budget and any((n or "").startswith("openai:") for n in (model.name, *others)):
+        raise ConfigError(
+            f"{', '.join(paid)}: a model behind an API is asked again and again, and that may cost money: say how much "
+            "each run may take (auto: all of them) with --budget, such as 500calls or $2; --budget none sets no limit"
+        )
+
+
+def _left(options: dict[str, dict[str, Any]], raced: Raced) -> dict[str, dict[str, Any]]:
+    """The options that still have somebody to go to."""
+    return {k: v for k, v in options.items() if k == raced.winner}
+
+
+def _spread(jobs: int, ray: str | None) -> Any:
     from ..runs.spread import here, on_ray, processes
 
-    spread = on_ray(ray) if ray else processes(jobs) if jobs != 1 else here
+    return on_ray(ray) if ray else processes(jobs) if jobs != 1 else here
+
+
+@contextmanager
+def _stoppable(folder: Path) -> Iterator[None]:
     try:
-        comparing.run(spread, show)
+        yield
     except (KeyboardInterrupt, RunStopped):
-        raise Stopped(f"stopped; go on with: anacrusis resume {console.shown(comparing.folder)}") from None
+        raise Stopped(f"stopped; go on with the same command and --out {console.shown(folder)}") from None
+
+
+def _run(comparing: Comparing, show: console.Progress, spread: Any) -> Board:
+    """Run what is left of a comparison and write its report."""
+    from ..report import files, leaderboard
+
+    with _stoppable(comparing.folder):
+        comparing.run(spread, show)
     show.title = ""
     show.phase("comparing")
     found = leaderboard.of(comparing)
@@ -135,18 +167,29 @@ def _run(comparing: Comparing, show: console.Progress, jobs: int, ray: str | Non
     return found
 
 
-def _tell(found: Board, folder: Path, as_json: bool) -> None:
+def _tell(found: Board, folder: Path, as_json: bool, raced: Raced | None = None) -> None:
     from ..report.leaderboard import HEADS, RIGHT, cells_of
 
     board = found.leaderboard
     if as_json:
-        console.emit({"folder": str(folder), **board.to_json()})
+        race = {} if raced is None else {"race": raced.to_json()}
+        console.emit({"folder": str(folder), **board.to_json(), **race})
         return
+    if raced is not None:
+        heads = ("candidate", "validation", "trained", "learning", "")
+        console.table(heads, [
+            (e.method, "" if e.valid is None else f"{e.valid:.3f}", f"{e.parameters:,}", f"{e.seconds:.1f} s",
+             e.out or "won")
+            for e in raced.entrants
+        ], right=heads[1:4])  # fmt: skip
+        console.line(f"The race took {raced.fits} runs of {raced.seconds:.0f} s together. On test examples:")
+        for note in raced.notes:
+            console.line(f"note: {note}")
     if board.rows:
         shots = board.groups != ["all"]
         keep = [i for i, head in enumerate(HEADS) if (head != "shots" or shots) and _said(board, i)]
-        heads = [HEADS[i] for i in keep]
-        console.table(heads, [[cells_of(r)[i] for i in keep] for r in board.rows], right=RIGHT)
+        shown = [HEADS[i] for i in keep]
+        console.table(shown, [[cells_of(r)[i] for i in keep] for r in board.rows], right=RIGHT)
         console.line(board.verdict())
     for method, why in board.missing.items():
         console.line(f"{method} has no score: {why}")

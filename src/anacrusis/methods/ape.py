@@ -66,6 +66,7 @@ searching(
     summary="instructions induced from worked examples, the best found by a bandit; optionally varied and chosen again",
     config=APEConfig,
     build=search,
+    races=True,
     paper="[Zhou et al. 2022](https://arxiv.org/abs/2211.01910)",
     roles=frozenset({"writer"}),
 )

@@ -46,6 +46,7 @@ looking(
     summary="learned context vectors around the class names of a dual encoder",
     config=CoOpConfig,
     build=build,
+    races=True,
     captions=True,
     paper="[Zhou et al. 2022](https://arxiv.org/abs/2109.01134)",
     training={"lr": 0.05, "epochs": 50, "batch": 32, "patience": 10},

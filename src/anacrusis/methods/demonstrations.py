@@ -104,6 +104,7 @@ register(
         summary="baseline: training examples shown before the text (few-shot prompting)",
         config=DemonstrationsConfig,
         build=build,
+        races=True,
         paper="[Brown et al. 2020](https://arxiv.org/abs/2005.14165)",
         engine="baseline",
         needs=frozenset(),

@@ -55,6 +55,7 @@ looking(
     summary="a learned context whose class features stay near those of a text in words",
     config=KgCoOpConfig,
     build=build,
+    races=True,
     captions=True,
     paper="[Yao et al. 2023](https://arxiv.org/abs/2303.13283)",
     training={"lr": 0.1, "epochs": 50, "batch": 32, "patience": 10},

@@ -81,6 +81,7 @@ looking(
     summary="deep rows in the class texts, and rows of the image tower that are linear functions of them",
     config=MaPLeConfig,
     build=build,
+    races=True,
     needs=frozenset({"gradients", "class-texts", "tokens"}),
     paper="[Khattak et al. 2023](https://arxiv.org/abs/2210.03117)",
     training={"lr": 0.1, "epochs": 50, "batch": 32, "patience": 10},

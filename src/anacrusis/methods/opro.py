@@ -48,6 +48,7 @@ searching(
     summary="the writer improves on the best instructions so far, shown with their scores",
     config=OPROConfig,
     build=search,
+    races=True,
     paper="[Yang et al. 2023](https://arxiv.org/abs/2309.03409)",
     roles=frozenset({"writer"}),
 )

@@ -79,6 +79,7 @@ register(
         summary="vectors written by an LSTM or MLP, anywhere in the template",
         config=PTuningConfig,
         build=build,
+        races=True,
         paper="[Liu et al. 2021](https://arxiv.org/abs/2103.10385)",
         training={"lr": 0.1, "head_lr": 0.01},
     )

@@ -42,6 +42,7 @@ register(
         summary="free keys and values before every attention's own",
         config=PTuningV2Config,
         build=build,
+        races=True,
         paper="[Liu et al. 2021](https://arxiv.org/abs/2110.07602)",
         needs=frozenset({"gradients", "prefixes"}),
         training={"lr": 0.03, "head_lr": 0.03},

@@ -86,6 +86,7 @@ register(
         summary="keys and values before every attention's own",
         config=PrefixTuningConfig,
         build=build,
+        races=True,
         paper="[Li & Liang 2021](https://arxiv.org/abs/2101.00190)",
         needs=frozenset({"gradients", "prefixes"}),
         training={"lr": 0.03, "head_lr": 0.03},

@@ -47,6 +47,7 @@ register(
         summary="free vectors before the input",
         config=PromptTuningConfig,
         build=build,
+        races=True,
         paper="[Lester et al. 2021](https://arxiv.org/abs/2104.08691)",
         training={"lr": 0.3},
     )

@@ -103,6 +103,7 @@ searching(
     summary="a beam of instructions: the writer says why each fails and mends it, a bandit chooses",
     config=ProTeGiConfig,
     build=search,
+    races=True,
     paper="[Pryzant et al. 2023](https://arxiv.org/abs/2305.03495)",
     roles=frozenset({"writer"}),
 )

@@ -82,6 +82,7 @@ register(
         summary="a soft prompt and a classification head, each at its own rate",
         config=PTECConfig,
         build=build,
+        races=True,
         paper="[Buchner et al. 2023](https://arxiv.org/abs/2309.12075)",
         kinds=frozenset({"classification", "multilabel"}),
         training={"lr": 0.3, "head_lr": 0.005, "warmup": 0.3, "schedule": "cosine", "batch": 32},

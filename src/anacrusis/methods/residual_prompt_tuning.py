@@ -49,6 +49,7 @@ register(
         summary="vectors through a small network with a skip connection",
         config=ResidualPromptTuningConfig,
         build=build,
+        races=True,
         paper="[Razdaibiedina et al. 2023](https://arxiv.org/abs/2305.03937)",
         training={"lr": 0.3, "head_lr": 0.003},
     )

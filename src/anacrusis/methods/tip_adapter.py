@@ -74,6 +74,7 @@ looking(
     summary="baseline: the training pictures are remembered and asked beside the class texts",
     config=TipAdapterConfig,
     build=build,
+    races=True,
     captions=True,
     paper="[Zhang et al. 2022](https://arxiv.org/abs/2207.09550)",
     engine="baseline",

@@ -70,6 +70,7 @@ looking(
     summary="learned rows beside the patches of an image tower, in its first block or in all",
     config=VPTConfig,
     build=build,
+    races=True,
     paper="[Jia et al. 2022](https://arxiv.org/abs/2203.12119)",
     training={"lr": 0.05, "epochs": 50, "batch": 32, "patience": 10},
     **TOWERS,
