@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 MAX_LINE = 10_000_000  # bytes of one line on stdin; a longer one is a mistake, and must not fill the memory
 Inputs = tuple[str, ...]
+FLATTERS = (
+    "the prompt was learned from a part of these examples, so this score flatters; --split test scores those that it "
+    "has not seen"
+)
 
 
 # --- folders
@@ -102,10 +106,7 @@ def to_score(
     halves = ("all", "base") if given.classes == "all" and len(whole.labels) >= 4 else (given.classes or "all",)
     known = {half_of(divided, half).fingerprint for half in halves}
     if prompt.card.get("data") in known and split in (None, "train"):
-        notes.append(
-            "the prompt was learned from a part of these examples, so this score flatters; "
-            "--split test scores those that it has not seen"
-        )
+        notes.append(FLATTERS)
     labels = prompt.frame.labels
     if given.classes and (unseen := [name for name in task.labels if name not in labels]):
         notes.append(f"{len(unseen)} of {len(task.labels)} classes are new to the prompt, such as {unseen[0]!r}")

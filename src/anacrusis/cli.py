@@ -8,7 +8,7 @@ import typer
 
 from . import __version__
 from ._guard import EXIT_CODES, Commands
-from .commands import comparing, learning, measuring, using
+from .commands import assessing, comparing, learning, measuring, using
 
 app = typer.Typer(
     cls=Commands,
@@ -41,6 +41,7 @@ for command in (
     learning.fit,
     comparing.compare,
     measuring.evaluate,
+    assessing.assess,
     measuring.adapt,
     measuring.shots,
     measuring.look,
