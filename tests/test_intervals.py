@@ -25,28 +25,43 @@ def rights(right: int, wrong: int) -> tuple[list[int], list[int]]:
     return [1] * right + [0] * wrong, [1] * (right + wrong)
 
 
-def test_accuracy_equals_the_binomial() -> None:
-    """Resampling 40 of 50 right is a binomial(50, 0.8) / 50: its 2.5 % and 97.5 % points are 34 and 45 of 50."""
-    interval = bootstrap("accuracy", *rights(40, 10), n=20_000)
-    assert (interval.value, interval.n, interval.resamples) == (0.8, 50, 20_000)
-    assert [interval.low, interval.high] == pytest.approx([0.68, 0.9], abs=0.0201)
+def wilson(m: float, v: float, t: float) -> list[float]:
+    """The x where |m - x| = t sqrt(x (1 - x) / n_eff), n_eff = m (1 - m) / v: (1 + r) x^2 - (2 m + r) x + m^2 = 0."""
+    r = t**2 * v / (m * (1 - m))
+    return sorted(float(x) for x in np.roots([1 + r, -(2 * m + r), m**2]))
+
+
+def test_accuracy_is_wilsons() -> None:
+    """40 of 50 right: variance 0.8 * 0.2 / 49, t = 2.009575 (49 degrees of freedom). With z: 0.6696, 0.8876."""
+    interval = bootstrap("accuracy", *rights(40, 10))
+    assert (interval.value, interval.n, interval.resamples) == (0.8, 50, 0)
+    assert [interval.low, interval.high] == pytest.approx(wilson(0.8, 0.16 / 49, 2.009575), abs=1e-6)
+    assert [interval.low, interval.high] == pytest.approx([0.6696, 0.8876], abs=0.006)
     narrow = bootstrap("accuracy", *rights(40, 10), level=0.5)
     assert interval.low < narrow.low < 0.8 < narrow.high < interval.high and narrow.level == 0.5
 
 
-@pytest.mark.parametrize(("name", "golds"), [("accuracy", [0, 1, 1, 0, 2] * 5), ("macro-f1", [0, 1, 1, 0, 2] * 5)])
-def test_resamples_are_those_of_the_seed(name: str, golds: list[int]) -> None:
-    """Against a loop written out: draw, score, take the percentiles."""
-    predictions, n = [0, 1, 2, 1, 2] * 5, 300
+def test_resamples_are_those_of_the_seed() -> None:
+    """Against a loop written out: draw, score, take the variance."""
+    predictions, golds, n = np.array([0, 1, 2, 1, 2] * 5), np.array([0, 1, 1, 0, 2] * 5), 300
     rng = np.random.default_rng(3)
     values = []
     for _ in range(n):
         index = rng.integers(25, size=25)
-        values.append(score(name, np.array(predictions)[index], np.array(golds)[index], classes=3))
-    interval = bootstrap(name, predictions, golds, n=n, seed=3, classes=3)
-    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
-    assert bootstrap(name, predictions, golds, n=n, seed=3, classes=3) == interval
-    assert bootstrap(name, predictions, golds, n=n, seed=4, classes=3) != interval
+        values.append(score("macro-f1", predictions[index], golds[index], classes=3))
+    interval = bootstrap("macro-f1", predictions, golds, n=n, seed=3, classes=3)
+    expected = wilson(score("macro-f1", predictions, golds, classes=3), float(np.var(values, ddof=1)), 2.063899)
+    assert [interval.low, interval.high] == pytest.approx(expected, abs=1e-6) and interval.resamples == n
+    assert bootstrap("macro-f1", predictions, golds, n=n, seed=3, classes=3) == interval
+    assert bootstrap("macro-f1", predictions, golds, n=n, seed=4, classes=3) != interval
+
+
+def test_matthews_in_its_own_range() -> None:
+    """Its interval is that of a share (m + 1) / 2, and reaches below 0."""
+    golds = [0, 1] * 6
+    interval = bootstrap("matthews", [0, 1, 1, 0, 0, 1, 1, 0, 0, 1, 0, 1], golds)
+    assert interval.value == pytest.approx(1 / 3) and -0.4 < interval.low < -0.2 and 0.6 < interval.high < 0.9
+    assert bootstrap("matthews", golds, golds).low == pytest.approx(1 - 2 * Z2 / (12 + Z2), abs=1e-6)
 
 
 def test_block_size_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,11 +81,14 @@ def test_a_metric_without_weights_takes_fewer_resamples_and_says_so() -> None:
     assert bootstrap(replace(METRICS["chrf"], weigh=None), TEXTS, REFS, n=5).resamples == 5  # lists of texts
 
 
-def test_macro_f1_keeps_its_classes_in_every_resample() -> None:
-    """A rare class is missing from most resamples; without fixed classes their value would jump."""
+def test_macro_f1_with_a_class_of_one_is_not_certain() -> None:
+    """All right, but resamples without the rare class score 0.5: the interval is as wide as they make it."""
     golds = [0] * 40 + [1]
+    draws = intervals._curve(METRICS["macro-f1"], (np.array(golds), np.array(golds), 2), 2000, 0)
+    assert set(draws) == {0.5, 1}
     interval = bootstrap("macro-f1", golds, golds, classes=2)
-    assert interval.value == 1 and interval.low == 0.5
+    assert interval.value == interval.high == 1
+    assert interval.low == pytest.approx(1 - 2.021075 * draws.std(ddof=1), abs=1e-6)
 
 
 def test_all_right_is_wilson_and_never_certain() -> None:
@@ -99,26 +117,40 @@ def test_one_example_is_never_certain(name: str) -> None:
 
 
 def test_paired_difference_by_hand() -> None:
-    """A is right where B is and on 10 of 50 more: differences are 10 times 1 and 40 times 0, binomial(50, 0.2) / 50."""
+    """A is right where B is and on 10 of 50 more. With one more for each side 11 of 52 are +1, 1 is -1, 40 are 0."""
     golds = [1] * 50
     a, b = [1] * 40 + [0] * 10, [1] * 30 + [0] * 20
-    interval = paired("accuracy", a, b, golds, n=20_000)
-    assert interval.value == pytest.approx(0.2)
-    assert [interval.low, interval.high] == pytest.approx([0.1, 0.32], abs=0.0201)
-    back = paired("accuracy", b, a, golds, n=20_000)
+    interval = paired("accuracy", a, b, golds)
+    assert interval.value == pytest.approx(0.2) and interval.resamples == 0
+    d = [1] * 11 + [-1] + [0] * 40
+    half = 2.007584 * np.std(d, ddof=1) / math.sqrt(52)  # t with 51 degrees of freedom
+    assert [interval.low, interval.high] == pytest.approx([10 / 52 - half, 10 / 52 + half], abs=1e-6)
+    back = paired("accuracy", b, a, golds)
     assert [back.low, back.high] == pytest.approx([-interval.high, -interval.low])
-    # on independent resamples the same scores would be far less certain
+    # on independent examples the same scores would be far less certain
     alone = [i.high - i.low for i in (bootstrap("accuracy", a, golds), bootstrap("accuracy", b, golds))]
     assert interval.high - interval.low < math.hypot(*alone) * 0.8
+
+
+def test_paired_over_resamples() -> None:
+    """Differences of a metric that is no mean are over the same resamples: equal predictions never differ."""
+    golds = [0, 1, 2, 0, 1] * 8
+    a = [0, 1, 1, 0, 1] * 8
+    interval = paired("macro-f1", a, a, golds)
+    assert interval.value == 0 and interval.resamples == 2000
+    half = 2.019541 * math.sqrt(2 / (41 * 42))  # t with 41 degrees of freedom; two of 42 differ
+    assert [interval.low, interval.high] == pytest.approx([-half, half], abs=1e-6)
+    other = paired("macro-f1", a, [0] * 40, golds)
+    assert 0 < other.low < other.value < other.high < 1
 
 
 def test_no_difference_seen_is_not_no_difference() -> None:
     a, golds = rights(15, 5)
     interval = paired("accuracy", a, a, golds)
-    unseen = Z2 / (20 + Z2)
-    assert [interval.low, interval.value, interval.high] == pytest.approx([-unseen, 0, unseen])
+    half = 2.079614 * math.sqrt(2 / (21 * 22))  # t with 21 degrees of freedom; two of 22 differ
+    assert [interval.low, interval.value, interval.high] == pytest.approx([-half, 0, half], abs=1e-6)
     always = paired("accuracy", [1] * 20, [0] * 20, [1] * 20)
-    assert [always.low, always.high] == pytest.approx([1 - 2 * unseen, 1])
+    assert 0.6 < always.low < 0.8 and always.value == always.high == 1
 
 
 def test_paired_uses_the_same_classes_for_both() -> None:
@@ -133,14 +165,14 @@ def test_resamples_where_the_metric_is_undefined_are_left_out() -> None:
     assert interval.low <= interval.value <= interval.high and interval.resamples == 2000
 
 
-@pytest.mark.parametrize("rate", [0.6, 0.9])
+@pytest.mark.parametrize("rate", [0.6, 0.9, 0.97])
 def test_coverage(rate: float) -> None:
-    """Of 95 % intervals on 80 examples, about 95 % hold the true rate."""
+    """Of 95 % intervals on 80 examples, about 95 % hold the true rate; reference/prove_intervals.py has the rest."""
     rng = np.random.default_rng(0)
     held = []
-    for i in range(300):
+    for _ in range(300):
         predictions = (rng.random(80) < rate).astype(int)
-        interval = bootstrap("accuracy", predictions, [1] * 80, n=300, seed=i)
+        interval = bootstrap("accuracy", predictions, [1] * 80)
         held.append(interval.low <= rate <= interval.high)
     assert 0.90 <= np.mean(held) <= 0.98
 
@@ -148,10 +180,10 @@ def test_coverage(rate: float) -> None:
 def test_coverage_of_the_difference() -> None:
     rng = np.random.default_rng(1)
     held = []
-    for i in range(300):
+    for _ in range(300):
         easy = rng.random(80)  # what is hard for a is hard for b
         a, b = (easy < 0.8).astype(int), (easy + 0.1 * rng.standard_normal(80) < 0.7).astype(int)
-        interval = paired("accuracy", a, b, [1] * 80, n=300, seed=i)
+        interval = paired("accuracy", a, b, [1] * 80)
         # P(u < 0.8) - P(u + 0.1 z < 0.7), u uniform, z normal: 0.8 - 0.7, as almost no z leaves [0, 1]
         held.append(interval.low <= 0.1 <= interval.high)
     assert 0.90 <= np.mean(held) <= 0.985
