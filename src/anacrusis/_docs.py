@@ -178,6 +178,14 @@ def methods_table(docs: str = "docs/") -> str:
     return "\n\n".join([*parts, ONE_LINE])
 
 
+def measures_table() -> str:
+    """For docs/assess.md: a line a measure."""
+    from .assess import all_measures
+
+    rows = [(f"`{m.name}`", m.summary, m.paper or "plain counting") for m in all_measures().values()]
+    return _markdown(("measure", "what it tells", "source"), rows)
+
+
 def methods_page() -> str:
     """For docs/methods.md: every method with its own options, then the options that they share."""
     parts = [methods_table(""), *(_method_section(m) for m in by_engine())]
@@ -297,6 +305,7 @@ def wanted(root: Path) -> Iterator[tuple[Path, str | None]]:
     makers: tuple[tuple[str, Callable[[], str]], ...] = (
         ("README.md", methods_table),
         ("docs/methods.md", methods_page),
+        ("docs/assess.md", measures_table),
     )
     for name, make in makers:
         file = root / name

@@ -48,14 +48,16 @@ def load_prompt(folder: Path) -> Prompt:
     return load(inside if not (folder / "prompt.json").exists() and (inside / "prompt.json").exists() else folder)
 
 
-def run_folder(run: str) -> Path:
+def run_folder(run: str, *more: str) -> Path:
+    """The folder of a run, by its path or name. more: files that mark what else is meant, such as compare.json."""
+    marks = ("run.json", *more)
     from .runs.run import runs_folder
 
     for path in (Path(run), runs_folder() / run):
-        if (path / "run.json").exists():
+        if any((path / mark).exists() for mark in marks):
             return path
-    known = did_you_mean(run, [file.parent.name for file in runs_folder().glob("*/run.json")])
-    raise RunError(f"no run {run!r} here or in {runs_folder()}.{known}")
+    names = [file.parent.name for mark in marks for file in runs_folder().glob(f"*/{mark}")]
+    raise RunError(f"no run {run!r} here or in {runs_folder()}.{did_you_mean(run, names)}")
 
 
 # --- examples to score

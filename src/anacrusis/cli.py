@@ -8,7 +8,7 @@ import typer
 
 from . import __version__
 from ._guard import EXIT_CODES, Commands
-from .commands import assessing, comparing, learning, measuring, using
+from .commands import assessing, choosing, comparing, learning, measuring, using
 
 app = typer.Typer(
     cls=Commands,
@@ -42,6 +42,8 @@ for command in (
     comparing.compare,
     measuring.evaluate,
     assessing.assess,
+    assessing.interpret,
+    choosing.choose,
     measuring.adapt,
     measuring.shots,
     measuring.look,
@@ -50,6 +52,7 @@ for command in (
     learning.runs,
     learning.show,
     learning.resume,
+    comparing.report,
     using.export,
 ):
     app.command()(command)

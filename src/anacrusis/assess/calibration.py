@@ -5,6 +5,7 @@
 
 Beside it the temperature that would fit best, found on other examples than those it is tried on (two halves in turn):
     p = softmax(log p / t),  t = argmin of the mean of -log p[gold]
+and the error that few examples show by chance where p is right: golds are drawn from p itself, (N, C).
 
 Paper: Guo et al. 2017, On Calibration of Modern Neural Networks, https://arxiv.org/abs/1706.04599 (sections 2 to 4)
 Departure: the temperature is fitted on half of the examples and judged on the other, both ways, not on a validation
@@ -60,6 +61,7 @@ def run(subject: Subject) -> Finding:
     rng = subject.rng("calibration")
     draws = [_error(p[i], golds[i]) for i in rng.integers(len(p), size=(RESAMPLES, len(p)))]
     low, high = np.quantile(draws, [0.025, 0.975])
+    chance = by_chance(p, rng)
     order = rng.permutation(len(p))
     halves = order[: len(p) // 2], order[len(p) // 2 :]
     fitted = np.empty_like(p)
@@ -81,12 +83,19 @@ def run(subject: Subject) -> Finding:
         high=max(float(high), error),
         heads=("sure", "right", "examples"),
         rows=tuple((f"{conf:.2f}", f"{acc:.2f}", str(n)) for n, conf, acc in points),
-        details={"ece": error, "overconfidence": over, "temperatures": ts, "ece_scaled": better,
+        details={"ece": error, "overconfidence": over, "temperatures": ts, "ece_scaled": better, "by_chance": chance,
                  "bins": [{"n": n, "confidence": c, "right": a} for n, c, a in points]},
         chart={"kind": "reliability", "points": [[c, a, n] for n, c, a in points]},
-        notes=("the readout compares texts: its scores are no probabilities by themselves",)
-        if words in ("similarity", "match") else (),
+        notes=(f"perfect confidence would show {chance:.3f} on so few examples, by chance",
+               *(("the readout compares texts: its scores are no probabilities by themselves",)
+                 if words in ("similarity", "match") else ())),
     )  # fmt: skip
+
+
+def by_chance(p: Floats, rng: np.random.Generator, draws: int = 200) -> float:
+    """The mean error of golds that p is right about: (p.cumsum > u).argmax for u ~ U(0, 1), `draws` times."""
+    sums = p.cumsum(1)
+    return float(np.mean([_error(p, (sums > rng.random((len(p), 1)) * sums[:, -1:]).argmax(1)) for _ in range(draws)]))
 
 
 def _error(p: Floats, golds: NDArray[np.int64]) -> float:

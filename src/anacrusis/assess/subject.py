@@ -37,7 +37,8 @@ class Subject:
 
     train: what the prompt may have been learned from, for leakage and for calibrating. groups: by Example.where, the
     group that an example belongs to. cells: how many answers (one variant on one example) one measure may take, at
-    most. desk: of a model behind an API. done: called with a number of answers as they come.
+    most. desk: of a model behind an API. done: called with a number of answers as they come. paraphrases: instructions
+    that say the same, to try in place of those that rules make.
     """
 
     prompt: Prompt
@@ -50,6 +51,7 @@ class Subject:
     desk: Desk | None = None
     done: Callable[[int], Any] = lambda n: None
     asked: int = 0  # answers computed so far
+    paraphrases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.examples:
@@ -80,6 +82,22 @@ class Subject:
     def rng(self, name: str) -> np.random.Generator:
         """A measure's own random numbers: the same whichever other measures run."""
         return np.random.default_rng([self.seed, *name.encode()])
+
+    def affordable(self, name: str, variants: int, least: int = 20) -> tuple[int, tuple[Example, ...], tuple[str, ...]]:
+        """(how many variants, on which examples, notes): their product is at most `cells`. Where it would be more,
+        fewer examples (drawn by the measure's own random numbers, not below `least`), then fewer variants."""
+        every = len(self.examples)
+        n = min(every, max(self.cells // variants, min(every, least)))
+        kept = min(variants, self.cells // n)
+        index = sorted(self.rng(f"{name} examples").permutation(every)[:n])
+        notes = [f"{kept} of {variants} variants"] * (kept < variants) + [f"{n} of {every} examples"] * (n < every)
+        said = (f"{' on '.join(notes)}, to stay within {self.cells} answers",) if notes else ()
+        return kept, tuple(self.examples[i] for i in index), said
+
+    def drawn(self, name: str, examples: Sequence[Example], most: int) -> tuple[Example, ...]:
+        """At most so many of the examples, in their order; drawn by the measure's own random numbers."""
+        index = sorted(self.rng(f"{name} examples").permutation(len(examples))[: max(1, most)])
+        return tuple(examples[i] for i in index)
 
     def framed(self, **parts: Any) -> Prompt:
         """The prompt with other parts of its frame: instruction, template, words, demonstrations, ..."""
@@ -115,10 +133,16 @@ class Subject:
         """
         examples = self.examples if examples is None else examples
         said = self.predictions(prompt, [e.inputs for e in examples] if inputs is None else inputs)
-        metric = find(EACH[self.task.kind])
-        given, gold, classes = aligned(metric, said, golds_of(examples), len(self.task.labels) or None)
+        return self.judged(said, examples)
+
+    def judged(self, predictions: Any, examples: Sequence[Example]) -> Floats:
+        """(N,) how well each example is answered by predictions in the form that metrics take, from 0 to 1."""
+        metric, n = find(EACH[self.task.kind]), len(examples)
+        given, gold, classes = aligned(metric, predictions, golds_of(examples), len(self.task.labels) or None)
         assert metric.weigh is not None
-        return np.asarray(metric.weigh(given, gold, classes)(np.eye(len(examples)) * len(examples)))
+        value = metric.weigh(given, gold, classes)
+        # an example weighs n and the others nothing; some at a time, as the weights are (n, n)
+        return np.concatenate([value(n * np.eye(min(1000, n - i), n, k=i)) for i in range(0, n, 1000)])
 
     @cached_property
     def base(self) -> Floats:

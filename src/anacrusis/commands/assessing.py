@@ -89,13 +89,7 @@ def assess(
             show.note(note)
         opening = o.group(o.Opening, ctx)
         opened: Any = None if prompt.kind == "constant" else opening.open(show, prompt)
-        if opened is not None and opened.arrangement == "endpoint" and not budget:
-            raise ConfigError(
-                f"{opened.name} is behind an API, and assessing asks it up to {cells:,} times a measure: say how much "
-                "it may take with --budget, such as 500calls or $2; --budget none sets no limit"
-            )
-        prices = o.pairs(price, "--price", "ROLE=IN/OUT")
-        with _desk(opened, "" if budget in (None, "none") else budget or "", prices) as desk:
+        with Asking(opened, budget, o.pairs(price, "--price", "ROLE=IN/OUT")) as desk:
             subject = Subject(prompt, opened, task, train, groups, cells=cells, desk=desk,
                               paraphrases=tuple(paraphrase or ()))  # fmt: skip
             found = run(subject, names, show)
@@ -176,22 +170,34 @@ def _groups(given: o.Data, column: str | None) -> dict[str, str]:
     return found
 
 
-class _desk:
-    """Where a model behind an API is asked: replies are kept in the folder of runs. None for others."""
+class Asking:
+    """Where a model behind an API is asked: replies are kept in the folder of runs. None for others.
 
-    def __init__(self, model: Any, budget: str, prices: dict[str, str]):
-        self.model, self.budget, self.prices = model, budget, prices
+    Raises ConfigError for such a model without a word on what it may cost.
+    """
+
+    def __init__(self, model: Any, budget: str | None, prices: dict[str, str]):
+        self.model, self.budget, self.prices = model, budget or "", prices
         self.store: Any = None
+        if self._paid and not budget:
+            raise ConfigError(
+                f"{model.name} is behind an API, and will be asked many times: say how much it may take with --budget, "
+                "such as 500calls or $2; --budget none sets no limit"
+            )
+
+    @property
+    def _paid(self) -> bool:
+        return self.model is not None and self.model.arrangement == "endpoint"
 
     def __enter__(self) -> Any:
-        if self.model is None or self.model.arrangement != "endpoint":
+        if not self._paid:
             return None
         from ..runs.run import runs_folder
         from ..search.budget import Budget, Price, parse
         from ..search.desk import Desk
         from ..search.store import Store
 
-        limits = parse(self.budget) if self.budget else ()
+        limits = parse(self.budget) if self.budget not in ("", "none") else ()
         budget = Budget(limits, {r: Price.parse(p) for r, p in self.prices.items()}, ("task",))
         self.store = Store(f"sqlite:///{runs_folder().resolve() / STORE}", "assess")
         return Desk({"task": self.model}, self.store, budget, "", lambda n: None)
@@ -199,3 +205,49 @@ class _desk:
     def __exit__(self, *_: object) -> None:
         if self.store is not None:
             self.store.close()
+
+
+def interpret(
+    ctx: typer.Context,
+    folder: o.Folder,
+    data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="Examples, for scores and attention.")] = None,
+    others: Annotated[
+        list[Path] | None, typer.Option("--beside", help="Another prompt's folder; can be given several times.")
+    ] = None,
+    text: o.Text = None,
+    label: o.Label = None,
+    seed: o.PromptSeed = None,
+    split: o.Part = None,
+    most: Annotated[int, typer.Option(min=1, help="Examples, at most.")] = 300,
+    model: o.AnyModel = None,
+    dtype: o.Dtype = "auto",
+    device: o.Device = "auto",
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Read a prompt of vectors: its nearest words and whether to believe them, what each vector does, what reads it.
+
+    For example: anacrusis interpret tickets tickets.csv --text message --label team
+    """
+    prompt, beside = load_prompt(folder), [load_prompt(p) for p in others or ()]
+    with console.Progress(quiet) as show:
+        show.phase("loading", brief=True)
+        from ..report.reading import read_prompt
+
+        task = None
+        if data is not None:
+            task, _, notes = _parts(prompt, o.group(o.Data, ctx), split, reading(show))
+            task = replace(task, test=tuple(some(task.test, most, 0)))
+            for note in notes:
+                show.note(note)
+        opened = o.group(o.Opening, ctx).open(show, prompt)
+        show.phase("reading the prompt")
+        found = read_prompt(prompt, opened, task, beside)
+    if as_json:
+        console.emit({"prompt": str(folder), **found.to_json()})
+        return
+    if found.words:
+        console.table(found.heads, found.rows, right=found.heads[3:])
+    console.line(found.headline)
+    if data is None:
+        console.line("With examples it also tells how far this can be believed: anacrusis interpret FOLDER DATA")

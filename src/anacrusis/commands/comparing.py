@@ -14,7 +14,7 @@ import typer
 from .. import _options as o
 from .. import console
 from .._guard import Stopped
-from .._inputs import check_out
+from .._inputs import check_out, run_folder
 from ..errors import ConfigError, RunStopped
 from .shared import quietly, reading
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..runs.race import Raced
 
 BASELINES: tuple[str, ...] = ("majority", "zero-shot", "linear-probe")
+PAGE = "report.html"
 Methods = Annotated[
     str, o.option(o.LEARNING, "Names, separated by commas; or auto: race those that suit.", "--methods")
 ]
@@ -92,6 +93,8 @@ def compare(
     from ..registry import get
 
     chosen = [] if methods == "auto" else [get(n.strip()).name for n in methods.split(",") if n.strip()]
+    if not chosen and methods != "auto":
+        raise ConfigError(f"--methods {methods}: no methods. Name some, such as prompt-tuning,p-tuning-v2, or auto")
     with console.Progress(quiet) as show:
         task = quietly(lambda: o.group(o.Data, ctx).read(reading(show)))
     with console.Progress(quiet) as show:
@@ -118,12 +121,25 @@ def compare(
             show.title = ""
         names = [*chosen, *(b for b in BASELINES if baselines and b not in chosen and _fits(b, opened, task))]
         _affordable([n for n in chosen if get(n).engine == "search"], budget, opened, writer, judge)
-        grid = Grid(methods=tuple(names), seeds=seeds or 5, shots=shots, options=options, keep_valid=keep)
+        grid = Grid(
+            methods=tuple(names), seeds=5 if seeds is None else seeds, shots=shots, options=options, keep_valid=keep
+        )
         comparing = Comparing(grid, task, opened, folder, means)
         if race is not None and raced is not None:
             race.adopt(raced, comparing)
         found = _run(comparing, show, _spread(jobs, ray))
     _tell(found, folder, as_json, raced)
+
+
+def go_on_comparing(folder: Path, as_json: bool, quiet: bool) -> None:
+    """What `resume` does with a comparison."""
+    with console.Progress(quiet) as show:
+        show.phase("loading", brief=True)
+        from ..runs.grid import again
+
+        comparing = quietly(lambda: again(folder))
+        found = _run(comparing, show, _spread(1, None))
+    _tell(found, folder, as_json)
 
 
 def _affordable(paid: Sequence[str], budget: str | None, model: Any, *others: str | None) -> None:
@@ -157,6 +173,7 @@ def _stoppable(folder: Path) -> Iterator[None]:
 def _run(comparing: Comparing, show: console.Progress, spread: Any) -> Board:
     """Run what is left of a comparison and write its report."""
     from ..report import files, leaderboard
+    from ..report.html import page, write
 
     with _stoppable(comparing.folder):
         comparing.run(spread, show)
@@ -164,6 +181,7 @@ def _run(comparing: Comparing, show: console.Progress, spread: Any) -> Board:
     show.phase("comparing")
     found = leaderboard.of(comparing)
     files.write(found.leaderboard, comparing.folder)
+    write(page(found), comparing.folder / PAGE)
     return found
 
 
@@ -195,7 +213,7 @@ def _tell(found: Board, folder: Path, as_json: bool, raced: Raced | None = None)
         console.line(f"{method} has no score: {why}")
     for note in board.notes:
         console.line(f"note: {note}")
-    console.line(f"In {console.shown(folder)}: leaderboard.md, .csv and .json, and a run for each cell.")
+    console.line(f"In {console.shown(folder)}: {PAGE}, leaderboard.md, .csv and .json, and each run in cells/.")
     if board.best is not None:
         seed = next(d for d in found.done if d.run is not None and d.cell.method == board.best.method)
         console.line(f'Next:  anacrusis predict {console.shown(folder / "cells" / seed.cell.name)} "text"')
@@ -234,3 +252,67 @@ def _fits(name: str, model: Any, task: Any) -> bool:
     except AnacrusisError:
         return False
     return True
+
+
+def report(
+    folder: Annotated[str, o.argument("FOLDER", "A comparison's or a run's folder, or a name from `anacrusis runs`.")],
+    html: Annotated[Path | None, o.option(o.OUTPUT, "A page that works offline.", metavar="HTML")] = None,
+    plots: Annotated[Path | None, o.option(o.OUTPUT, "Charts as pictures, into this folder.", metavar="FOLDER")] = None,
+    pdf: Annotated[bool, o.option(o.OUTPUT, "Those as PDF instead of PNG.", "--pdf")] = False,
+    tensorboard: Annotated[
+        Path | None, o.option(o.OUTPUT, "Learning curves for TensorBoard, into this folder.", metavar="FOLDER")
+    ] = None,
+    mlflow: Annotated[
+        str | None, o.option(o.OUTPUT, "Runs and prompts to this MLflow server or database.", metavar="URI")
+    ] = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> None:
+    """Show a comparison or a run again, and write it as a page, as charts, or for TensorBoard and MLflow.
+
+    For example: anacrusis report my-comparison --html my-comparison.html
+    """
+    place = run_folder(folder, "compare.json")
+    compared = (place / "compare.json").exists()
+    written: dict[str, Any] = {}
+    with console.Progress(quiet) as show:
+        show.phase("loading", brief=True)
+        from ..report import files, leaderboard
+
+        found = quietly(lambda: leaderboard.board(place)) if compared else None
+        if plots is not None and found is None:
+            raise ConfigError(f"--plots draws comparisons; {place} holds a single run")
+        if html is not None:
+            show.phase("writing the page")
+            from ..report.html import page, run_page, write
+
+            write(page(found) if found is not None else run_page(place), html)
+            written["html"] = str(html)
+        if plots is not None and found is not None:
+            show.phase("drawing")
+            from ..report.figures import figures
+
+            written["plots"] = [str(p) for p in figures(found, plots, "pdf" if pdf else "png")]
+        if tensorboard is not None:
+            from ..report.trackers import to_tensorboard
+
+            written["tensorboard"] = to_tensorboard(place, tensorboard)
+        if mlflow is not None:
+            from ..report.trackers import to_mlflow
+
+            written["mlflow"] = to_mlflow(place, mlflow)
+        if found is not None:
+            files.write(found.leaderboard, place)
+    if as_json:
+        board = {} if found is None else found.leaderboard.to_json()
+        console.emit({"folder": str(place), **written, **board})
+        return
+    if found is not None:
+        _tell(found, place, False)
+    said = {"html": "Page", "plots": "Charts", "tensorboard": "Runs for TensorBoard", "mlflow": "Runs new in MLflow"}
+    for name, what in written.items():
+        console.line(f"{said[name]}: {', '.join(what) if isinstance(what, list) else what}")
+    if not written and found is None:
+        console.line(
+            f"{console.shown(place)} is a single run. As a page: --html FILE; for trackers: --tensorboard, --mlflow"
+        )

@@ -129,14 +129,21 @@ def resume(
     as_json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> None:
-    """Continue a run that was stopped; show the result of one that has ended."""
+    """Continue a run or a comparison that was stopped; show the result of one that has ended."""
     check_out(out)
+    folder = run_folder(run, "compare.json")
+    if (folder / "compare.json").exists():
+        from .comparing import go_on_comparing
+
+        if out is not None:
+            raise ConfigError(f"--out is for a single run's prompt; {folder} holds a comparison of several")
+        go_on_comparing(folder, as_json, quiet)
+        return
     with console.Progress(quiet) as show:
         show.phase("loading", brief=True)
         from ..runs.run import load, read_plan
         from ..runs.run import resume as go_on
 
-        folder = run_folder(run)
         plan = read_plan(folder)
         with _resumable(show, folder):
             if (folder / "result.json").exists():

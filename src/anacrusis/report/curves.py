@@ -24,11 +24,11 @@ INK, FAINT, DPI = "#1e1e22", "#d8d8d4", 150
 
 
 def shots_curve(points: Points, path: str | Path, *, title: str = "", measure: str = "accuracy") -> Path:
-    """Draw scores over examples a class (log2), a PNG. Returns its path.
+    """Draw scores over examples a class (log2), a PNG or a PDF. Returns its path.
 
     points: {method: [(shots, value, low, high), ...]}, in any order; shots of 0 become a horizontal line.
     Raises ConfigError for points that are none (not finite, fewer than 0 shots, low above high) and another suffix than
-    .png, MissingExtra without matplotlib.
+    .png or .pdf, MissingExtra without matplotlib.
     """
     curves = _curves(points, "shots")
     level: dict[float, list[str]] = {}
@@ -61,7 +61,7 @@ def shots_curve(points: Points, path: str | Path, *, title: str = "", measure: s
 def stream_curve(
     points: Points, path: str | Path, *, title: str = "", measure: str = "accuracy", along: str = "pictures seen"
 ) -> Path:
-    """Draw scores over a stream's time, a PNG. Returns its path.
+    """Draw scores over a stream's time, a PNG or a PDF. Returns its path.
 
     points: {method: [(time, value, low, high), ...]}, in any order. along: what the time is. Errors as `shots_curve`.
     """
@@ -73,6 +73,14 @@ def stream_curve(
         room = 0.03 * (max(times) - min(times)) or 0.5
         plot.axes.set_xlim(min(times) - room, max(times) + room)
     return plot.path
+
+
+def _file(path: str | Path) -> Path:
+    """Where to draw, its folder made: a PDF, else a PNG. Raises ConfigError for another suffix."""
+    if Path(path).suffix.lower() != ".pdf":
+        return png(path)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return Path(path)
 
 
 def _powers(low: float, high: float) -> list[float]:
@@ -107,7 +115,7 @@ class _Plot:
     """One plot, with the name of each line at its right end; drawn when the `with` ends."""
 
     def __init__(self, path: str | Path, curves: Mapping[str, Curve], title: str, along: str, measure: str) -> None:
-        self.path, self.title, self.along, self.measure = png(path), title, along, measure
+        self.path, self.title, self.along, self.measure = _file(path), title, along, measure
         self.ends: list[tuple[str, float, float | None, str]] = []  # name, y, x (None: the right edge), colour
         self.extent = [v for curve in curves.values() for p in curve for v in p[1:]]
         self.names = sum(1 + (c[0][0] == 0) for c in curves.values())
@@ -208,7 +216,10 @@ class _Plot:
         if self.title:
             title = self._fit(self.title, width - left - 0.15, 12)
             self.figure.text(left / width, 1 - 0.3 / height, title, fontsize=12, va="center", **common)
-        self.figure.savefig(self.path, format="png", dpi=DPI)
+        fixed = (
+            {"CreationDate": None} if self.path.suffix.lower() == ".pdf" else {}
+        )  # the same numbers make the same file
+        self.figure.savefig(self.path, format=self.path.suffix[1:].lower(), dpi=DPI, metadata=fixed)
 
     def _beside(self) -> float:
         """Inches to the left of the plot."""

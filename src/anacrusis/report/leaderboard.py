@@ -171,7 +171,10 @@ def _notes(plan: Mapping[str, Any], rows: Sequence[Row]) -> tuple[str, ...]:
         "and seeds; tied means not distinguishable from the best at 5 % after Holm's correction over all pairs."
     ]
     if plan["seeds"] == 1:
-        notes.append("One seed: the intervals do not show how much another training sample would change.")
+        notes.append(
+            "One seed: intervals and standing are of these very prompts. Another training sample may turn them round; "
+            "5 seeds show that."
+        )
     if rows and max(r.seeds for r in rows) < plan["seeds"]:
         notes.append(f"Not all of the {plan['seeds']} seeds have ended.")
     return tuple(notes)

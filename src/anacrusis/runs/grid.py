@@ -234,13 +234,27 @@ def grid_of(plan: Mapping[str, Any]) -> Grid:
                 options=plan["options"], keep_valid=plan["keep_valid"])  # fmt: skip
 
 
+def again(folder: Path) -> Comparing:
+    """A comparison from its folder alone. Raises RunError where its data or model is not what it was."""
+    from ..model.open import open as open_model
+
+    plan = read(folder)
+    if not plan["source"]:
+        raise RunError(f"the comparison in {folder} is of data in memory: make it again with the same task and folder")
+    task = replace(Task.from_source(plan["source"]), name=plan["task"])
+    if task.fingerprint != plan["data"]:
+        raise RunError(f"the data of {folder} has changed since the comparison began: {task.describe()}. Start anew")
+    model = open_model(plan["model"], **plan["opening"])
+    return Comparing(grid_of(plan), task, model, folder, Means.from_json(plan["means"]))
+
+
 _MODELS: dict[tuple[str, str], Any] = {}  # of this process, by name and how they were opened
 
 
 def work(job: Job, observe: Observe | None = None) -> str:
     """Run one cell; returns "" or why it failed, which is kept beside it. Runs in any process."""
     cell = job.cell
-    task = redrawn(job.task, cell.seed, cell.shots, job.keep_valid)
+    task, began = redrawn(job.task, cell.seed, cell.shots, job.keep_valid), time.process_time()
     try:
         model = job.model or _opened(job)
         means = job.means if isinstance(job.means, Means) else Means.from_json(job.means)
@@ -254,7 +268,8 @@ def work(job: Job, observe: Observe | None = None) -> str:
         job.folder.mkdir(parents=True, exist_ok=True)
         write_json(job.folder / "usage.json", {"error": said})
         return said
-    write_json(job.folder / "usage.json", {"megabytes": peak.megabytes})
+    used = {"megabytes": peak.megabytes, "cpu_seconds": round(time.process_time() - began, 3)}
+    write_json(job.folder / "usage.json", used)
     return ""
 
 
