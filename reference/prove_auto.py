@@ -6,7 +6,8 @@
 Ten tasks of public data, builtin:minilm, 8 examples a class to learn from and 8 to validate on, 8 epochs, at most 300
 test examples. The full grid is every candidate with five seeds. The race sees no test example. Its cost is the
 processor time of all its fits over that of all fits of the full grid; fits that both need are made once and counted in
-both. (Cells of the grid score test examples too, those of the race validation examples: both count.) A pick is good where its mean test score in the grid is within one standard error of the best method's.
+both. (Cells of the grid score test examples too, those of the race validation examples: both count.) A pick is good
+where its mean test score in the grid is within one standard error of the best method's.
 """
 
 from __future__ import annotations

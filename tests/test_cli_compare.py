@@ -158,3 +158,19 @@ def test_choose_takes_lines_and_folders(csv: Path) -> None:  # noqa: F811
     assert "lacks {message}" in call("choose", csv, *TABLE, "--templates", "t.txt").err
     assert "to choose from" in call("choose", csv, *TABLE).err
     assert "share" in call("choose", csv, *TABLE, "--share", "1.5").err
+
+
+@pytest.mark.usefixtures("opened")
+def test_prompts_of_a_comparison_know_what_they_were_learned_from(csv: Path) -> None:  # noqa: F811
+    """A seed draws its own training examples: scores on them flatter, and assess leaves them out."""
+    given = ("--methods", "majority", "--seeds", "2", "--no-baselines", "--shots", "3", "--out", "c")
+    assert compare(csv, *given).code == 0
+    cell = Path("c/cells/majority-3-1")
+    whole = call("evaluate", cell, csv, *TABLE, "--json")
+    assert any("flatters" in n for n in whole.json["notes"]), whole.err
+    test = call("evaluate", cell, csv, *TABLE, "--split", "test", "--json")
+    result = json.loads((cell / "result.json").read_text())
+    assert test.json["n"] == result["score"]["n"] and test.json["value"] == result["score"]["value"]
+    assert call("evaluate", cell, csv, *TABLE, "--split", "train", "--json").json["n"] == 9
+    assessed = call("assess", cell, csv, *TABLE, "--measures", "leakage", "--json")
+    assert assessed.json["examples"] == test.json["n"], assessed.err

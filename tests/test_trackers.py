@@ -42,7 +42,10 @@ def test_tensorboard_reads_them_back(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # of what mlflow's own libraries have deprecated
-def test_mlflow_holds_numbers_and_prompt_and_no_run_twice(run: Run, tmp_path: Path) -> None:
+def test_mlflow_holds_numbers_and_prompt_and_no_run_twice(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # mlflow keeps the files of a database in ./mlruns
     mlflow = pytest.importorskip("mlflow")
     assert run.folder is not None and run.score is not None
     where = f"sqlite:///{tmp_path / 'ml.db'}"

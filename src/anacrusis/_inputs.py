@@ -82,15 +82,18 @@ def to_score(
     Where --classes asks for classes that the prompt was not learned on, the task keeps its own.
     done: called with (pictures opened so far, all of them).
     """
-    from .task.shift import half_of
+    from .task.shift import half_of, redrawn
 
     if split not in (None, "train", "valid", "test"):
         raise ConfigError(f"--split {split}: expected train, valid or test")
     if split is None and (given.test or given.valid or given.shots):
         raise ConfigError("--test, --valid and --shots divide the data: say which part is to be scored, --split test")
-    seed = prompt.card.get("seed", 0) if given.seed is None else given.seed
+    card = prompt.card
+    seed = card.get("split_seed", card.get("seed", 0)) if given.seed is None else given.seed
     given = replace(_for_fields(given, prompt.frame.fields), kind=_kind_of(prompt), seed=seed)
     whole = given.whole(done) if split else given.whole(done, valid=0.0, test=0.0)
+    if split in ("train", "valid") and card.get("redrawn"):
+        whole = redrawn(whole, *card["redrawn"])
     task = half_of(whole, given.classes or "all")
     if len(task.fields) != len(prompt.frame.fields):
         raise ConfigError(
@@ -104,10 +107,12 @@ def to_score(
         )
     examples: tuple[Example, ...] = getattr(task, split) if split else (*task.train, *task.valid, *task.test)
     notes = list(task.notes)
-    divided = whole if split else _divided(whole, seed, prompt.card.get("shots"))
+    divided = whole if split else _divided(whole, seed, card.get("shots"))
+    if card.get("redrawn") and split in (None, "test"):
+        divided = redrawn(divided, *card["redrawn"])
     halves = ("all", "base") if given.classes == "all" and len(whole.labels) >= 4 else (given.classes or "all",)
     known = {half_of(divided, half).fingerprint for half in halves}
-    if prompt.card.get("data") in known and split in (None, "train"):
+    if card.get("data") in known and split in (None, "train"):
         notes.append(FLATTERS)
     labels = prompt.frame.labels
     if given.classes and (unseen := [name for name in task.labels if name not in labels]):

@@ -45,7 +45,6 @@ for command in (
     assessing.interpret,
     choosing.choose,
     measuring.adapt,
-    measuring.shots,
     measuring.look,
     using.predict,
     using.methods,

@@ -1,9 +1,8 @@
-"""Commands that measure: evaluate, adapt, shots, look."""
+"""Commands that measure: evaluate, adapt, look."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +16,7 @@ from .._inputs import (
     load_prompt,
     to_score,
 )
-from ..errors import ConfigError, DataError, did_you_mean
+from ..errors import ConfigError, did_you_mean
 from .shared import drawn_at, quietly, reading, say_next, score_facts, some, strength
 
 if TYPE_CHECKING:
@@ -196,69 +195,6 @@ def adapt(
         console.line(f"Drawn: {console.shown(plot)}")
     if out is not None:
         say_next(out, prompt)
-
-
-def shots(
-    ctx: typer.Context,
-    data: o.DataFile,
-    text: o.Text = None,
-    label: o.Label = None,
-    image: o.Image = None,
-    test: o.Test = None,
-    kind: o.Kind = None,
-    skip_bad: o.SkipBad = False,
-    methods: Annotated[str, typer.Option(help="Names, separated by commas.")] = "coop,linear-probe",
-    counts: Annotated[str, typer.Option(help="Examples a class, separated by commas.")] = "1,2,4,8,16",
-    seed: o.Seed = 0,
-    plot: Annotated[Path, o.option(o.OUTPUT, "Where the curve is drawn.", metavar="PNG")] = Path("shots.png"),
-    model: o.ModelName = None,
-    dtype: o.Dtype = "auto",
-    device: o.Device = "auto",
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-) -> None:
-    """Learn from 1, 2, 4, ... examples a class with several methods, and draw the test scores, beside zero-shot.
-
-    For example: anacrusis shots photos/ --methods coop,vpt,linear-probe --counts 1,4,16
-    """
-    from ..registry import get
-
-    names = [get(n.strip()).name for n in methods.split(",") if n.strip()]
-    if not all(c.strip().isdigit() and int(c) > 0 for c in counts.split(",")):
-        raise ConfigError(f"--counts {counts}: expected whole numbers above 0, such as 1,2,4,8,16")
-    numbers = sorted({int(c) for c in counts.split(",")})
-    with console.Progress(quiet) as show:
-        show.phase("loading", brief=True)
-        from ..report.curves import shots_curve
-        from ..report.pictures import png
-        from ..runs.run import fit as learn
-
-        png(plot)
-        points: dict[str, list[tuple[Any, ...]]] = {n: [] for n in names}
-        opened: Any = None
-        given = o.group(o.Data, ctx)
-        for k in numbers:
-            task = quietly(partial(replace(given, shots=k).read, reading(show)))
-            if opened is None:
-                usual = "builtin:tiny-clip" if task.modality == "image" else "builtin:minilm"
-                opened = replace(o.group(o.Opening, ctx), model=model or usual).open(show)
-            if k == numbers[0] and task.kind == "classification":
-                bare = learn("zero-shot", opened, task, seed=seed).score
-                if bare is not None:
-                    points["zero-shot"] = [(0, bare.value, bare.low, bare.high)]
-            for name in names:
-                show.phase(f"{name}, {k} a class")
-                score = learn(name, opened, task, seed=seed).score
-                if score is None:
-                    raise DataError("there are no test examples to score on: give more rows, or --test")
-                points[name].append((k, score.value, score.low, score.high))
-        shots_curve(points, plot)
-    if as_json:
-        console.emit({"data": str(data), "points": points, "plot": str(plot)})
-        return
-    rows = [(n, str(k), console.between(v, low, high)) for n, mine in points.items() for k, v, low, high in mine]
-    console.table(("method", "a class", "score"), rows, right=("a class",))
-    console.line(f"Drawn: {console.shown(plot)}")
 
 
 def look(

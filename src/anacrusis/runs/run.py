@@ -169,7 +169,7 @@ def _learn(method: Method, config: Any, problem: Problem, plan: Plan, path: Path
         model=plan.model, fingerprint=plan.fingerprint, method=plan.method, task=plan.task, data=plan.data,
         seed=plan.seed, parameters=count, seconds=round(seconds, 1), config=asdict(config),
         training=asdict(problem.training) if method.engine == "tune" else {},
-        shots=dict(plan.source.get("split", {})).get("shots"),
+        shots=dict(plan.source.get("split", {})).get("shots"), **_drawn(plan),
     )  # fmt: skip
     score = None
     if problem.task.test:  # read once, when nothing is decided any more
@@ -189,11 +189,16 @@ def _searched(result: Result, plan: Plan, config: Any, path: Path) -> Run:
     card = {"model": plan.model, "fingerprint": plan.fingerprint, "method": plan.method, "task": plan.task,
             "data": plan.data, "seed": plan.seed, "parameters": count, "seconds": seconds, "config": asdict(config),
             "cost": result.cost, "gain": asdict(result.gain) if result.gain else None, "notes": list(result.notes),
-            "scores": rows,
-            "answer_tokens": result.answer_tokens}  # fmt: skip
+            "scores": rows, "answer_tokens": result.answer_tokens, **_drawn(plan)}  # fmt: skip
     return Run(
         plan, result.prompt.with_card(**card), score, result.valid, count, seconds, path, result.gain, result.cost
     )
+
+
+def _drawn(plan: Plan) -> dict[str, Any]:
+    """For the card, of a run that a comparison drew: the seed of the test examples, and how the others were drawn."""
+    steps = [list(given) for name, *given in plan.source.get("steps", ()) if name == "redrawn"]
+    return {"split_seed": plan.source["split"]["seed"], "redrawn": steps[-1]} if steps else {}
 
 
 def _score_rows(score: Score) -> list[dict[str, Any]]:

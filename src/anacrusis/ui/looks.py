@@ -38,8 +38,8 @@ class Look:
     """A run or a comparison at a glance.
 
     state: one of STATES. progress: how far it is, in words; share: the same of 0..1, where that is known. score: of the
-    test split, or None. best: of a comparison, the method with the highest score,
-    and which are not distinguishable from it; failed: how many of its runs failed. at: seconds since 1970.
+    test split, or None. best: of a comparison, the method with the highest score and which are not distinguishable from
+    it; failed: how many of its runs have. at: when it began, seconds since 1970.
     """
 
     name: str
@@ -226,8 +226,9 @@ def _comparison(empty: Look) -> Look:
     said = f"{ended} of {len(every)} runs ended" + (f", {failed} failed" if failed else "")
     methods = ", ".join(plan["methods"])
     best, score = _best(folder)
-    return replace(empty, state=state, progress=said, share=ended / max(1, len(every)), method=methods, best=best, failed=failed,
-                   model=plan["model"], task=plan["task"], score=score, at=plan.get("began", empty.at))  # fmt: skip
+    return replace(empty, state=state, progress=said, share=ended / max(1, len(every)), method=methods, best=best,
+                   failed=failed, model=plan["model"], task=plan["task"], score=score,
+                   at=plan.get("began", empty.at))  # fmt: skip
 
 
 def cells(folder: Path, plan: Mapping[str, Any]) -> list[Look]:
