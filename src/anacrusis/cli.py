@@ -8,7 +8,7 @@ import typer
 
 from . import __version__
 from ._guard import EXIT_CODES, Commands
-from .commands import assessing, choosing, comparing, learning, measuring, using
+from .commands import assessing, choosing, comparing, learning, measuring, using, viewing
 
 app = typer.Typer(
     cls=Commands,
@@ -52,6 +52,7 @@ for command in (
     learning.show,
     learning.resume,
     comparing.report,
+    viewing.ui,
     using.export,
 ):
     app.command()(command)

@@ -24,7 +24,7 @@ from ..task import Task
 from ..tune.recipe import Problem, Training
 from ..tune.trainer import Trainer, seed_of
 from . import journal
-from .running import at_work
+from .running import at_work, running
 from .searching import Means, Result, Session
 
 FRAME_OPTIONS = ("readout", "template", "place")
@@ -327,28 +327,52 @@ def resume(folder: str | os.PathLike[str], *, observe: Observe | None = None) ->
 
 
 def listing(root: Path | None = None) -> Iterator[dict[str, Any]]:
-    """One record a run, newest first: name, status, method, model, task, score."""
+    """One record a run or comparison, newest first: name, status, method, model, task, score."""
     root = root or runs_folder()
     if not root.is_dir():
         return
-    for file in sorted(root.glob("*/run.json"), key=lambda f: f.stat().st_mtime, reverse=True):
-        path = file.parent
+    files = [file for mark in ("run.json", "compare.json") for file in root.glob(f"*/{mark}")]
+    for file in sorted(files, key=lambda f: f.stat().st_mtime, reverse=True):
         try:
-            plan = read_plan(path)
-        except RunError as error:
-            yield {"name": path.name, "status": f"damaged: {error}"}
-            continue
-        entry: dict[str, Any] = {"name": path.name, "method": plan.method, "model": plan.model, "task": plan.task}
-        if (path / "result.json").exists():
-            record = json.loads((path / "result.json").read_text(encoding="utf-8"))
-            yield {**entry, "status": "done", "score": record["score"], "seconds": record["seconds"],
-                   "cost": record.get("cost", {})}  # fmt: skip
-        elif plan.means:
-            yield {**entry, "status": f"unfinished, {_searched_so_far(plan, path)}"}
-        else:
-            steps = [e for e in journal.read(path) if e.get("event") == "validate"]
-            last = f"{steps[-1]['step']} of {steps[-1]['of']} steps" if steps else "nothing kept yet"
-            yield {**entry, "status": f"unfinished, {last}"}
+            yield _compared(file.parent) if file.name == "compare.json" else _record(file.parent)
+        except (RunError, KeyError, TypeError, ValueError) as error:  # one damaged run must not hide the others
+            yield {"name": file.parent.name, "status": f"damaged: {error}"}
+
+
+def _record(path: Path) -> dict[str, Any]:
+    plan = read_plan(path)
+    entry: dict[str, Any] = {"name": path.name, "method": plan.method, "model": plan.model, "task": plan.task}
+    if (path / "result.json").exists():
+        record = json.loads((path / "result.json").read_text(encoding="utf-8"))
+        return {**entry, "status": "done", "score": record["score"], "seconds": record["seconds"],
+                "cost": record.get("cost", {})}  # fmt: skip
+    state = "running" if running(path) is not None else "unfinished"
+    if plan.means:
+        return {**entry, "status": f"{state}, {_searched_so_far(plan, path)}"}
+    steps = [e for e in journal.read(path) if e.get("event") == "validate"]
+    last = f"{steps[-1]['step']} of {steps[-1]['of']} steps" if steps else "nothing kept yet"
+    return {**entry, "status": f"{state}, {last}"}
+
+
+def _compared(path: Path) -> dict[str, Any]:
+    """A comparison: its best row stands for it."""
+    from .grid import grid_of, read
+
+    plan = read(path)
+    cells = grid_of(plan).cells
+    ended = sum((path / "cells" / c.name / "result.json").exists() for c in cells)
+    state = "done" if ended == len(cells) else "running" if running(path) is not None else "unfinished"
+    entry: dict[str, Any] = {
+        "name": path.name, "status": f"{state}, {ended} of {len(cells)} runs", "model": plan["model"],
+        "task": plan["task"], "method": f"compares {len(plan['methods'])} methods",
+    }  # fmt: skip
+    board = path / "leaderboard.json"
+    if board.exists():
+        said = json.loads(board.read_text(encoding="utf-8"))
+        best = [r for r in said["rows"] if r["standing"] == "best"]
+        if best:
+            entry |= {"best": best[-1]["method"], "score": {"metric": said["metric"], **best[-1]["score"]}}
+    return entry
 
 
 def _searched_so_far(plan: Plan, path: Path) -> str:

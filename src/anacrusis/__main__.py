@@ -1,0 +1,5 @@
+"""python -m anacrusis"""
+
+from .cli import main
+
+main()
