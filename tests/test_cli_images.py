@@ -89,8 +89,8 @@ def test_every_command_of_the_guide() -> None:
     (block,) = re.findall(r"## In five minutes, offline.*?```\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.S)
     said: dict[str, list[Result]] = {}
     for line in block.splitlines():
-        words = shlex.split(line.replace("--per-class 40", "--per-class 12").replace("--shots 16", "--shots 4")
-                            .replace("coop,vpt,linear-probe --counts 1,4,16", "linear-probe --counts 1,2"))  # fmt: skip
+        line = line.replace("coop,vpt --seeds 3 --shots 1,4,16", "linear-probe --seeds 2 --shots 1,2")
+        words = shlex.split(line.replace("--per-class 40", "--per-class 12").replace("--shots 16", "--shots 4"))
         given = [f for w in words[1:] for f in (sorted(glob.glob(w)) if "*" in w else [w])]
         shorter = {"fit": ["--set", "epochs=2"], "adapt": ["--set", "views=8", "--most", "12"]}.get(given[0], [])
         done = call(*given, *shorter)
@@ -98,7 +98,7 @@ def test_every_command_of_the_guide() -> None:
         assert done.out and not re.search("^(opening|learning|scoring|looking|adapting)", done.out, re.M)
         assert "Traceback" not in done.err and "error" not in done.err
         said.setdefault(given[0], []).append(done)
-    assert sorted(said) == ["adapt", "draw", "evaluate", "fit", "look", "predict", "shots"]
+    assert sorted(said) == ["adapt", "compare", "draw", "evaluate", "fit", "look", "predict"]
     assert "192 pictures of 16 classes in photos: blue circle, " in said["draw"][0].out
     one, two = said["fit"]
     assert "coop on builtin:tiny-clip" in one.out and "trained parameters" in one.out and "learning" in one.err
@@ -413,12 +413,17 @@ def test_stopped_and_resumed_gives_the_same_prompt(method: str, world: Path, mon
     assert again.code == 0 and "has ended before" in again.err
 
 
-def test_a_curve_over_shots(tmp_path: Path) -> None:
-    folder, plot = tmp_path / "photos", tmp_path / "shots.png"
+def test_a_comparison_of_pictures_over_shots(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
     assert call("draw", folder, "--classes", "colour", "--per-class", "8", "--seed", "3").code == 0
-    done = call("shots", folder, "--methods", "linear-probe", "--counts", "1,2", "--plot", plot, "--json")
+    done = call(
+        "compare", folder, "--methods", "linear-probe", "--shots", "1,2", "--seeds", "2", "--out", "c", "--json"
+    )
     assert done.code == 0, done.err
-    points = json.loads(done.out)["points"]
-    assert [p[0] for p in points["linear-probe"]] == [1, 2] and points["zero-shot"][0][0] == 0
-    assert plot.read_bytes().startswith(b"\x89PNG")
-    assert "--counts 1,x" in call("shots", folder, "--counts", "1,x").err
+    rows = {(r["method"], r["shots"]): r for r in done.json["rows"]}
+    assert rows["linear-probe", 1]["seeds"] == 2 and rows["zero-shot", 2]["seeds"] == 1
+    page = Path("c/report.html").read_text(encoding="utf-8")
+    best = [r for r in done.json["rows"] if r["standing"] == "best"][-1]
+    assert ("data:image/" in page) == (best["score"]["value"] < 1)  # its mistakes are shown
+    drawn = call("report", "c", "--plots", "plots", "--json")
+    assert drawn.code == 0 and any(Path(p).name == "shots.png" for p in drawn.json["plots"]), drawn.err

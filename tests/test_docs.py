@@ -44,7 +44,7 @@ def test_the_checkout_is_not_stale(capsys: pytest.CaptureFixture[str]) -> None:
 def test_write_then_check(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _docs.main(["--check"], root) == 1
     assert {line.split()[0] for line in capsys.readouterr().err.splitlines()} == {
-        "README.md", "docs/cli.md", "docs/methods.md",
+        "README.md", "docs/cli.md", "docs/methods.md", "docs/assess.md",
     }  # fmt: skip
     assert _docs.main(["--write"], root) == 0
     assert _docs.main(["--check"], root) == 0
@@ -91,10 +91,17 @@ def test_every_method_is_described() -> None:
         assert all(f"| `{f.name}` |" in section for f in fields(method.config))
 
 
+def test_every_measure_is_described() -> None:
+    from anacrusis.assess import all_measures
+
+    table = _docs.measures_table()
+    assert len(all_measures()) == 10 and all(f"| `{name}` |" in table for name in all_measures())
+
+
 def test_every_command_is_described() -> None:
     page = _docs.cli_page()
     for name in ("fit", "evaluate", "predict", "methods", "runs", "resume", "export", "import", "demo", "draw",
-                 "adapt", "look", "shots", "show"):  # fmt: skip
+                 "adapt", "look", "compare", "report", "assess", "interpret", "choose", "ui", "show"):  # fmt: skip
         assert f"\n## {name}\n" in page
     assert "anacrusis fit DATA [OPTIONS]" in page and "anacrusis predict FOLDER [TEXT...] [OPTIONS]" in page
     assert "| `--model` |  | builtin:minilm (texts) and builtin:tiny-clip (pictures)" in page

@@ -309,7 +309,7 @@ def wanted(root: Path) -> Iterator[tuple[Path, str | None]]:
     )
     for name, make in makers:
         file = root / name
-        empty = f"# Methods\n\n{BEGIN}\n{END}\n" if name == "docs/methods.md" else ""
+        empty = "" if name == "README.md" else f"# {file.stem.capitalize()}\n\n{BEGIN}\n{END}\n"
         yield file, between_markers(file.read_text(encoding="utf-8") if file.exists() else empty, make())
 
 
