@@ -25,6 +25,8 @@ _PLACES = {
     "resume": "runs.run",
     "Run": "runs.run",
     "Means": "runs.searching",
+    "compare": "report.leaderboard",
+    "Grid": "runs.grid",
     "evaluate": "measure.evaluate",
     "predict": "measure.predict",
     "load": "prompt.store",
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
     from .prompt.values import Soft as Soft
     from .prompt.values import Text as Text
     from .registry import all_methods as methods
+    from .report.leaderboard import compare as compare
+    from .runs.grid import Grid as Grid
     from .runs.run import Run as Run
     from .runs.run import fit as fit
     from .runs.run import resume as resume

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -101,14 +100,13 @@ def compare(
         for note in task.notes:
             show.note(note)
         show.phase("loading", brief=True)
-        from ..runs.grid import Comparing, Grid
+        from ..runs.grid import Comparing, Grid, fresh
         from ..runs.race import Race, candidates
-        from ..runs.run import runs_folder
 
         usual = "builtin:tiny-clip" if task.modality == "image" else "builtin:minilm"
         opening = replace(o.group(o.Opening, ctx), model=model or usual)
         opened, means = opening.open(show), o.group(o.Searches, ctx).means(opening)
-        folder = out or runs_folder() / f"{time.strftime('%Y%m%d-%H%M%S')}-compare-{task.name}".replace(" ", "-")
+        folder = out or fresh(task)
         options, keep = _options(settings), valid is not None
         race, raced = None, None
         if methods == "auto":

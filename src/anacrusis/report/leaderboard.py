@@ -13,8 +13,10 @@ from ..errors import RunError
 from ..measure.crossed import Comparison, against_best, over_seeds
 from ..measure.evaluate import FURTHER
 from ..measure.intervals import Interval
-from ..runs.grid import ALL, Cell, Comparing, Done, ended, grid_of, read
-from ..runs.run import Run
+from ..runs.grid import ALL, Cell, Comparing, Done, Grid, ended, fresh, grid_of, read
+from ..runs.run import Observe, Run
+from ..runs.searching import Means
+from ..runs.spread import here, processes
 from ..task import Task
 
 HEADS = ("method", "shots", "score", "to the best", "", "seeds", "trained", "learning", "an answer", "memory", "spent")
@@ -156,6 +158,21 @@ def board(folder: Path, task: Task | None = None, progress: Callable[[str], Any]
 
 def of(comparing: Comparing) -> Board:
     return board(comparing.folder, comparing.task)
+
+
+def compare(
+    grid: Grid, model: Any, task: Task, folder: str | Path | None = None, *, jobs: int = 1, means: Means | None = None,
+    observe: Observe = lambda event: None,
+) -> Board:  # fmt: skip
+    """Run a grid of fits, or what is left of it in `folder`, and read its leaderboard.
+
+    folder: else a new one among the runs. jobs: processes; with more than one the model is opened again in each.
+    means: what searches may use, each of them. Raises what `Comparing` and `board` do.
+    """
+    place = fresh(task) if folder is None else Path(folder)
+    comparing = Comparing(grid, task, model, place, means or Means())
+    comparing.run(here if jobs == 1 else processes(jobs), observe)
+    return of(comparing)
 
 
 def _lacks(done: Done, task: Task) -> str:

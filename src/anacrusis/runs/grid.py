@@ -19,7 +19,7 @@ from ..prompt.store import write_json
 from ..registry import Method, get, require
 from ..task import Task
 from ..task.shift import redrawn
-from .run import Observe, Run, divide, fit, load
+from .run import Observe, Run, divide, fit, load, runs_folder
 from .running import at_work
 from .searching import Means
 from .spread import Spread, here
@@ -232,6 +232,12 @@ def read(folder: Path) -> dict[str, Any]:
 def grid_of(plan: Mapping[str, Any]) -> Grid:
     return Grid(methods=tuple(plan["methods"]), seeds=plan["seeds"], shots=tuple(plan["shots"]),
                 options=plan["options"], keep_valid=plan["keep_valid"])  # fmt: skip
+
+
+def fresh(task: Task) -> Path:
+    """A folder for a new comparison, among the runs."""
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-compare-{task.name}"
+    return runs_folder() / "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
 
 
 def again(folder: Path) -> Comparing:
