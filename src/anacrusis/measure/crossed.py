@@ -15,7 +15,7 @@ degrees of freedom (a generalised pivotal quantity). Where seeds are all that ma
 where they don't matter it is too wide (S = 3: by a quarter), as three seeds can't show that they don't. Satterthwaite's
 degrees of freedom are narrower and fail in the tails that a correction for many pairs asks for: of ten equally good
 methods with three seeds they called some worse in a quarter of simulated leaderboards, this in 2 of 100 at most
-(reference/prove_intervals.py, docs/intervals.json).
+(reference/prove_intervals.py, docs/intervals.md).
 
 Source: crossed random effects of multi-reader multi-case studies, Dorfman, Berbaum & Metz 1992, Investigative Radiology
 27(9); truncation of components: Hillis 2007, https://doi.org/10.1002/sim.2532; generalised pivotal quantities:

@@ -6,7 +6,7 @@ have, n_eff = m (1 - m) / V, and Wilson's interval for that share is its interva
     all x with |m - x| <= t sqrt(x (1 - x) / n_eff),    t: Student's quantile with N - 1 degrees of freedom
 
 Unlike percentiles of resamples it holds the truth as often as it says for few examples and for scores near 0 or 1, and
-it never leaves the metric's range (docs/intervals.json has the coverage of both). V is that of N examples: in closed
+it never leaves the metric's range (docs/intervals.md has the coverage of both). V is that of N examples: in closed
 form where the metric is a mean over examples, else that of resamples.
 
 Examples show only what they show. Where they all agree (all right, all wrong, one example), V is 0 and would claim
