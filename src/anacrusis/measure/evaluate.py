@@ -85,7 +85,7 @@ def predictions_of(prompt: Prompt, model: Any, task: Task, inputs: Any, done: An
     if task.kind == "generation":
         assert model is not None
         return written(prompt, inputs, model)
-    if prompt.frame.readout == "answer":
+    if prompt.frame.readout == "answer" and prompt.kind != "constant":
         return np.asarray([-1 if c is None else c for c in named(prompt, inputs, model, done)])
     z = scores(prompt, inputs, model, done=done).numpy()
     return z if task.kind == "multilabel" else np.asarray(z.argmax(1))

@@ -48,7 +48,7 @@ def as_inputs(texts: Any, fields: Sequence[str]) -> list[tuple[Any, ...]]:
 
 def predict(prompt: Prompt, texts: Any, model: Any = None) -> list[Any]:
     """Class names (tuples of them where several may hold), or written texts, in the order given."""
-    if model is None:
+    if model is None and not isinstance(prompt, Constant):
         name = prompt.card.get("model")
         if not name:
             raise PromptError("this prompt's card names no model; give one: predict(texts, model=ana.open(...))")
@@ -56,7 +56,7 @@ def predict(prompt: Prompt, texts: Any, model: Any = None) -> list[Any]:
     inputs = as_inputs(texts, prompt.frame.fields)
     if prompt.frame.readout == "generate":
         return written(prompt, inputs, model)
-    if prompt.frame.readout == "answer":
+    if prompt.frame.readout == "answer" and not isinstance(prompt, Constant):
         return [None if c is None else prompt.frame.labels[c] for c in named(prompt, inputs, model)]
     return answers(prompt, scores(prompt, inputs, model))
 

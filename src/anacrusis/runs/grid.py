@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -264,8 +265,8 @@ def work(job: Job, observe: Observe | None = None) -> str:
     try:
         model = job.model or _opened(job)
         means = job.means if isinstance(job.means, Means) else Means.from_json(job.means)
-        with Peak(model) as peak:
-            fit(cell.method, model, task, seed=cell.seed, folder=job.folder, options=job.options, observe=observe,
+        with Peak(model) as peak, kept(model, cell.method, means, job.folder) as used:
+            fit(cell.method, used, task, seed=cell.seed, folder=job.folder, options=job.options, observe=observe,
                 means=means)  # fmt: skip
     except RunStopped:
         raise
@@ -277,6 +278,21 @@ def work(job: Job, observe: Observe | None = None) -> str:
     used = {"megabytes": peak.megabytes, "cpu_seconds": round(time.process_time() - began, 3)}
     write_json(job.folder / "usage.json", used)
     return ""
+
+
+@contextmanager
+def kept(model: Any, method: str, means: Means, folder: Path) -> Iterator[Any]:
+    """The model; for methods that do not search, one behind an API with the store and the budget that searches have."""
+    if model.arrangement != "endpoint" or get(method).engine == "search":
+        yield model
+        return
+    from ..search.budget import Price, parse
+    from ..search.kept import Kept
+
+    price = Price.parse(means.prices["task"]) if "task" in means.prices else None
+    limits = [x for x in parse(means.budget) if x.role in (None, "task")] if means.budget else []
+    with means.store_at(folder) as store:
+        yield Kept(model, store, limits, price)
 
 
 def _opened(job: Job) -> Any:

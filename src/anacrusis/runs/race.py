@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import AnacrusisError, ConfigError
+from ..errors import AnacrusisError, BudgetExhausted, ConfigError
 from ..measure.evaluate import evaluate
 from ..measure.intervals import paired
 from ..prompt.store import write_json
@@ -32,13 +32,14 @@ from ..registry import Method, all_methods, get, require
 from ..search.budget import Limit, parse
 from ..task import Task
 from ..task.shift import redrawn
-from .grid import Cell, Comparing, Grid, Job, ended, without_test, work
+from .grid import Cell, Comparing, Grid, Job, ended, kept, without_test, work
 from .run import Observe, Run, _finish, load
 from .running import at_work
 from .spread import Spread, here
 
 ETA = 3  # one of so many goes on after the first rung, and it gets so much less training
-SHARES = (0.3, 0.25)  # of a budget of calls, tokens or dollars: for the first two rungs together with their candidates
+SHARES = (0.25, 0.2, 0.15)  # of a budget of calls, tokens or dollars: for each rung, divided among its candidates
+LAST = 0.4  # and for what is scored on test
 
 
 def candidates(model: Any, task: Task) -> list[str]:
@@ -148,6 +149,10 @@ class Race:
         write_json(self.folder / "race.json", found.to_json())
         return found
 
+    @property
+    def _store(self) -> str:
+        return self.means.store or str(self.folder.resolve() / "search.sqlite")
+
     def _late(self) -> bool:
         return time.monotonic() - self.began > self.seconds_limit
 
@@ -175,16 +180,23 @@ class Race:
                 self.fits += 1
                 racer.seconds += found.run.seconds
             racer.parameters = found.run.parameters
-            racer.told[seed], racer.means[seed] = self._judged(found.run, seed)
+            try:
+                racer.told[seed], racer.means[seed] = self._judged(found.run, seed, self._share(rung, len(going)))
+            except BudgetExhausted as stop:
+                racer.out = f"its share of the budget was too small: {stop}"
 
-    def _judged(self, run: Run, seed: int) -> tuple[Any, float]:
+    def _judged(self, run: Run, seed: int, budget: str) -> tuple[Any, float]:
         """(validation predictions, score). A search has its own validation score, and asking again would cost."""
         if get(run.plan.method).engine == "search":
-            return None, run.valid if run.valid is not None else -math.inf
+            if run.valid is None:
+                raise BudgetExhausted("it left nothing to validate on")
+            return None, run.valid
         assert run.folder is not None
         file, task = run.folder / "valid.json", self._drawn(seed)
         if not file.exists():
-            score = evaluate(run.prompt, None if run.prompt.kind == "constant" else self.model, task, split="valid")
+            means = replace(self.means, budget=budget, store=self._store)
+            with kept(self.model, run.plan.method, means, run.folder) as used:
+                score = evaluate(run.prompt, None if run.prompt.kind == "constant" else used, task, split="valid")
             said = score.predictions
             write_json(file, {"value": score.value, "predictions": said if isinstance(said, list) else said.tolist()})
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -198,7 +210,9 @@ class Race:
         order = sorted(going, key=lambda n: (-self.racers[n].mean, self.racers[n].parameters))
         if not order:
             raise ConfigError(
-                "no candidate could be fitted: " + "; ".join(f"{n}: {r.out}" for n, r in self.racers.items() if r.out)
+                "no candidate could be fitted: "
+                + "; ".join(f"{n}: {r.out}" for n, r in self.racers.items() if r.out)
+                + (f". Raise the budget of {self.means.budget}" if self.means.budget else "")
             )
         kept = []
         for place, name in enumerate(order):
@@ -222,13 +236,14 @@ class Race:
 
     def _job(self, rung: int, seed: int, name: str, task: Task, inside: bool, among: int) -> Job:
         method, options = get(name), self._options(name)
+        place = rung
         if rung == 0 and method.engine == "tune" and "steps" not in options:
             usual = int(options.get("epochs", method.training.get("epochs", 20)))
             options["epochs"] = max(1, math.ceil(usual / ETA))
         else:  # what does not learn in epochs has nothing to add in the next rung
             rung = 0 if method.engine != "tune" and method.engine != "search" else rung
-        means = replace(self.means, budget=self._share(rung, among) if method.engine == "search" else "",
-                        store=self.means.store or str(self.folder.resolve() / "search.sqlite"))  # fmt: skip
+        means = replace(self.means, budget=self._share(place, among),
+                        store=self._store)  # fmt: skip
         return Job(
             Cell(name, self.shots, seed), task, self.folder / f"rung-{rung}" / f"{name}-{seed}", options,
             (self.model.name, dict(self.model.opening)), means if inside else means.to_json(), self.keep_valid,
@@ -240,7 +255,11 @@ class Race:
 
     def _share(self, rung: int, among: int) -> str:
         """The budget of one candidate in this rung, as text."""
-        return divided(self.limits, SHARES[min(rung, len(SHARES) - 1)] / max(1, among))
+        return divided(self.limits, SHARES[rung] / max(1, among))
+
+    def last(self, cells: int) -> str:
+        """The budget of one of so many runs that are scored on test, as text."""
+        return divided(self.limits, LAST / max(1, cells))
 
     def _entrants(self, winner: str) -> list[Entrant]:
         rows = [
