@@ -137,7 +137,8 @@ def result(name: str, data: Path, out: Path) -> dict[str, Any]:
 
 def _work(folder: Path) -> float:
     """Seconds of processor time of all fits below a folder; those that failed took none worth counting."""
-    said = [json.loads(f.read_text(encoding="utf-8")) for f in folder.rglob("usage.json")]
+    files = (f for name in ("usage.json", "judged.json") for f in folder.rglob(name))
+    said = [json.loads(f.read_text(encoding="utf-8")) for f in files]
     return float(sum(s.get("cpu_seconds", 0.0) for s in said))
 
 

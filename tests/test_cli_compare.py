@@ -174,3 +174,20 @@ def test_prompts_of_a_comparison_know_what_they_were_learned_from(csv: Path) -> 
     assert call("evaluate", cell, csv, *TABLE, "--split", "train", "--json").json["n"] == 9
     assessed = call("assess", cell, csv, *TABLE, "--measures", "leakage", "--json")
     assert assessed.json["examples"] == test.json["n"], assessed.err
+
+
+def test_assess_knows_a_file_that_was_learned_from_as_a_whole(csv: Path, opened: list[str]) -> None:  # noqa: F811
+    """With a test file of its own, all of the other file was learned from."""
+    lines = csv.read_text().splitlines()
+    Path("train.csv").write_text("\n".join(lines[:25]) + "\n")
+    Path("new.csv").write_text("\n".join([lines[0], *lines[25:]]) + "\n")
+    done = call("fit", "train.csv", *TABLE, "--test", "new.csv", "--method", "majority", "--out", "p")
+    assert done.code == 0, done.err
+    seen = call("assess", "p", "train.csv", *TABLE, "--measures", "leakage", "--json")
+    assert any("these very examples" in n for n in seen.json["notes"]), seen.err
+    other = call("assess", "p", "new.csv", *TABLE, "--measures", "leakage", "--json")
+    assert any("cannot be told" in n for n in other.json["notes"])
+    Path("a").mkdir()
+    Path("a/train.csv").write_text(Path("train.csv").read_text())
+    same = call("assess", "p", "train.csv", *TABLE, "--test", "a/train.csv", "--split", "test", "--group", "team")
+    assert same.code == 2 and "same name" in same.err

@@ -24,6 +24,9 @@ FLATTERS = (
     "has not seen"
 )
 
+LEARNED = "the prompt was learned from these very examples, so any score on them flatters: give others"
+UNKNOWN = "if the prompt was learned from some of these examples, a score on them flatters: that cannot be told here"
+
 
 # --- folders
 
@@ -83,6 +86,7 @@ def to_score(
     done: called with (pictures opened so far, all of them).
     """
     from .task.shift import half_of, redrawn
+    from .task.splits import pooled
 
     if split not in (None, "train", "valid", "test"):
         raise ConfigError(f"--split {split}: expected train, valid or test")
@@ -112,8 +116,10 @@ def to_score(
         divided = redrawn(divided, *card["redrawn"])
     halves = ("all", "base") if given.classes == "all" and len(whole.labels) >= 4 else (given.classes or "all",)
     known = {half_of(divided, half).fingerprint for half in halves}
-    if card.get("data") in known and split in (None, "train"):
+    if card.get("data") in known and split in (None, "train", "valid"):
         notes.append(FLATTERS)
+    elif split is None and card.get("learned") == pooled(examples):
+        notes.append(LEARNED)
     labels = prompt.frame.labels
     if given.classes and (unseen := [name for name in task.labels if name not in labels]):
         notes.append(f"{len(unseen)} of {len(task.labels)} classes are new to the prompt, such as {unseen[0]!r}")

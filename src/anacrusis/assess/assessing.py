@@ -6,11 +6,26 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..errors import BudgetExhausted
+from ..errors import AnacrusisError
+from ..search.budget import Budget
 from .measure import Found, all_measures, get
 from .subject import Subject
 
 Observe = Callable[[dict[str, Any]], None]
+
+
+def answers_left(budget: Budget) -> int | None:
+    """How many more answers a budget allows, at what they have cost so far; None where nothing can be said."""
+    spent = budget.spent("task")
+    found = []
+    for limit, left in budget.left():
+        if limit.unit == "calls":
+            found.append(left)
+        elif limit.unit != "seconds" and spent.calls:
+            each = (spent.dollars if limit.unit == "dollars" else limit.of(spent)) / spent.calls
+            if each > 0:
+                found.append(left / each)
+    return max(0, int(min(found))) if found else None
 
 
 def assess(subject: Subject, names: Sequence[str] = (), observe: Observe = lambda event: None) -> list[Found]:
@@ -18,9 +33,12 @@ def assess(subject: Subject, names: Sequence[str] = (), observe: Observe = lambd
 
     Raises ConfigError for an unknown measure before anything is computed.
     """
-    chosen = [get(n) for n in names] or [m for m in all_measures().values() if m.usual]
-    found = []
-    for measure in chosen:
+    chosen = [get(n) for n in dict.fromkeys(names)] or [m for m in all_measures().values() if m.usual]
+    found, most = [], subject.cells
+    for i, measure in enumerate(chosen):
+        left = answers_left(subject.desk.budget) if subject.desk is not None else None
+        if left is not None:  # what is left is for all that are still to come
+            subject.cells = max(1, min(most, left // (len(chosen) - i)))
         if why := measure.refuses(subject):
             found.append(Found(measure.name, None, why, 0, 0.0))
             continue
@@ -28,7 +46,7 @@ def assess(subject: Subject, names: Sequence[str] = (), observe: Observe = lambd
         began, asked = time.monotonic(), subject.asked
         try:
             finding, why = measure.run(subject), ""
-        except BudgetExhausted as stop:
-            finding, why = None, str(stop)
+        except AnacrusisError as error:  # the budget is spent, an API fails: what the others found is kept
+            finding, why = None, str(error)
         found.append(Found(measure.name, finding, why, subject.asked - asked, time.monotonic() - began))
     return found

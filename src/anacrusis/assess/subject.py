@@ -56,6 +56,9 @@ class Subject:
     def __post_init__(self) -> None:
         if not self.examples:
             raise ConfigError(f"the task {self.task.name} has no examples to assess a prompt on")
+        if self.endpoint and self.desk is None:
+            raise ConfigError("a model behind an API is assessed through a desk: desk=Kept(model, store).desk, with "
+                              "anacrusis.search.kept.Kept and anacrusis.search.store.Store")  # fmt: skip
         if self.prompt.frame.labels != self.task.labels:
             raise ConfigError("the prompt answers other classes than the task has")
         self._kept: dict[tuple[Hashable, ...], Any] = {}
@@ -178,7 +181,12 @@ class Subject:
     def _replies(self, prompt: Prompt, inputs: list[Inputs]) -> list[Reply]:
         assert self.desk is not None, "a model behind an API is assessed through a desk"
         tokens = int(prompt.card.get("answer_tokens", ANSWER_TOKENS))
-        replies, refused = self.desk.ask("task", [call(prompt.frame, x, tokens=tokens) for x in inputs])
+        calls = [call(prompt.frame, x, tokens=tokens) for x in inputs]
+        known = self.desk.known("task", calls)  # what was paid before costs nothing of the budget either
+        missing = [i for i, reply in enumerate(known) if reply is None]
+        fresh, refused = self.desk.ask("task", [calls[i] for i in missing]) if missing else ([], None)
         if refused is not None:
             raise refused
-        return [r for r in replies if r is not None]
+        for i, reply in zip(missing, fresh, strict=True):
+            known[i] = reply
+        return [r for r in known if r is not None]

@@ -11,12 +11,12 @@ import typer
 
 from .. import _options as o
 from .. import console
-from .._inputs import FLATTERS, load_prompt, to_score
+from .._inputs import FLATTERS, LEARNED, UNKNOWN, load_prompt, to_score
 from ..errors import ConfigError, DataError
 from .shared import quietly, reading, some
 
 if TYPE_CHECKING:
-    from ..assess import Found, Subject
+    from ..assess import Found
     from ..prompt.values import Prompt
     from ..task import Example, Task
 
@@ -93,6 +93,7 @@ def assess(
             subject = Subject(prompt, opened, task, train, groups, cells=cells, desk=desk,
                               paraphrases=tuple(paraphrase or ()))  # fmt: skip
             found = run(subject, names, show)
+            base = None if subject.endpoint and "base" not in subject.__dict__ else float(subject.base.mean())
     about = {"prompt": str(folder), "model": str(prompt.card.get("model", "")), "data": task.describe(),
              "method": str(prompt.card.get("method", ""))}  # fmt: skip
     if html is not None:
@@ -102,14 +103,15 @@ def assess(
     if as_json:
         console.emit({**about, "examples": len(task.test), "measures": [f.to_json() for f in found], "notes": notes})
         return
-    _tell(found, subject, bool(names))
+    what = "mean rougeL" if task.kind == "generation" else "answered rightly"
+    said = "" if base is None else f", {base:.3f} {what} by the prompt as it is"
+    console.line(f"{len(task.test)} examples{said}.")
+    _tell(found, bool(names))
     if html is not None:
         console.line(f"Page: {console.shown(html)}")
 
 
-def _tell(found: list[Found], subject: Subject, tables: bool) -> None:
-    base = subject.base.mean()
-    console.line(f"{len(subject.examples)} examples, {base:.3f} of them answered rightly by the prompt as it is.")
+def _tell(found: list[Found], tables: bool) -> None:
     for f in found:
         console.line()
         console.line(f.name, style="bold")
@@ -140,7 +142,7 @@ def _parts(
         task, more = quietly(lambda: to_score(prompt, given, split, done))
         notes += more
     if split is None:
-        return task, (), notes
+        return task, (), notes if LEARNED in notes or not prompt.card.get("data") else [*notes, UNKNOWN]
     try:
         train = quietly(lambda: to_score(prompt, given, "train", done))[0].test
     except DataError:
@@ -157,9 +159,12 @@ def _groups(given: o.Data, column: str | None) -> dict[str, str]:
     reading = Reading(encoding=given.encoding, quotes=not given.no_quotes,
                       delimiter=given.delimiter and given.delimiter.replace("\\t", "\t"))  # fmt: skip
     found: dict[str, str] = {}
-    for path in (given.data, given.test, given.valid):
-        if path is None:
-            continue
+    paths = [p for p in (given.data, given.test, given.valid) if p is not None]
+    if len({p.name for p in paths}) < len(paths):
+        raise ConfigError(
+            f"--group: two of {', '.join(map(str, paths))} have the same name, and rows go by it: rename one"
+        )
+    for path in paths:
         if path.is_dir():
             raise ConfigError(f"--group {column} names a column, and {path} is a folder")
         table = open_table(path, reading)

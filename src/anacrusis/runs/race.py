@@ -4,8 +4,9 @@
     rung 1   those, seed 0, all epochs; at most two go on
     rung 2   those, seed 1, all epochs; the highest mean over both seeds wins
 
-After every rung those that are clearly worse than the best leave too (95 % interval of the paired difference on the
-same validation examples below 0), and when one is left the race is over. Equal means: the fewer parameters win.
+Fits are judged on validation examples; with --shots also on the labelled examples that are left over. After every rung
+those that are clearly worse than the best leave too (95 % interval of the paired difference on the same examples below
+0), and when one is left the race is over. Equal means: the fewer parameters win.
 Candidates that do not learn in epochs run once. Models behind an API: each rung has a share of the budget, divided
 among its candidates; the winner gets what is left for its last run.
 
@@ -30,6 +31,7 @@ from ..measure.intervals import paired
 from ..prompt.store import write_json
 from ..registry import Method, all_methods, get, require
 from ..search.budget import Limit, parse
+from ..search.search import some
 from ..task import Task
 from ..task.shift import redrawn
 from .grid import Cell, Comparing, Grid, Job, ended, kept, without_test, work
@@ -39,6 +41,7 @@ from .spread import Spread, here
 
 ETA = 3  # one of so many goes on after the first rung, and it gets so much less training
 SHARES = (0.25, 0.2, 0.15)  # of a budget of calls, tokens or dollars: for each rung, divided among its candidates
+MOST = 500  # examples that a fit is judged on
 LAST = 0.4  # and for what is scored on test
 
 
@@ -192,19 +195,31 @@ class Race:
                 raise BudgetExhausted("it left nothing to validate on")
             return None, run.valid
         assert run.folder is not None
-        file, task = run.folder / "valid.json", self._drawn(seed)
+        file, task = run.folder / "judged.json", self._judging(seed)
         if not file.exists():
-            means = replace(self.means, budget=budget, store=self._store)
+            means, began = replace(self.means, budget=budget, store=self._store), time.process_time()
             with kept(self.model, run.plan.method, means, run.folder) as used:
                 score = evaluate(run.prompt, None if run.prompt.kind == "constant" else used, task, split="valid")
             said = score.predictions
-            write_json(file, {"value": score.value, "predictions": said if isinstance(said, list) else said.tolist()})
+            write_json(file, {"value": score.value, "predictions": said if isinstance(said, list) else said.tolist(),
+                              "cpu_seconds": round(time.process_time() - began, 3)})  # fmt: skip
         found = json.loads(file.read_text(encoding="utf-8"))
         texts = bool(found["predictions"]) and isinstance(found["predictions"][0], str)
         return found["predictions"] if texts else np.asarray(found["predictions"]), found["value"]
 
     def _drawn(self, seed: int) -> Task:
         return redrawn(without_test(self.task), seed, self.shots, self.keep_valid)
+
+    def _judging(self, seed: int) -> Task:
+        """The seed's task, judged on all labelled examples that its fits have not learned from: with few shots those
+        that are left over tell more than as few for validation."""
+        drawn = self._drawn(seed)
+        if self.shots is None or self.keep_valid:
+            return drawn
+        used = {e.id for e in (*drawn.train, *drawn.valid)}
+        rest = [e for e in (*self.task.train, *self.task.valid) if e.id not in used]
+        room = max(0, MOST - len(drawn.valid))
+        return replace(drawn, valid=(*drawn.valid, *some(rest, room, seed)))
 
     def _kept(self, rung: int, going: Sequence[str], most: int) -> list[str]:
         order = sorted(going, key=lambda n: (-self.racers[n].mean, self.racers[n].parameters))
@@ -231,7 +246,7 @@ class Race:
         seed = max((s for s in a if s in b and a[s] is not None and b[s] is not None), default=None)
         if seed is None:
             return False
-        valid = self._drawn(seed).valid
+        valid = self._judging(seed).valid
         return paired(self.task.metric, a[seed], b[seed], valid, classes=len(self.task.labels) or None).high < 0
 
     def _job(self, rung: int, seed: int, name: str, task: Task, inside: bool, among: int) -> Job:

@@ -21,6 +21,7 @@ from ..prompt.values import Prompt
 from ..registry import Method, cast, get, require
 from ..search.search import Searching
 from ..task import Task
+from ..task.splits import pooled
 from ..tune.recipe import Problem, Training
 from ..tune.trainer import Trainer, seed_of
 from . import journal
@@ -169,7 +170,7 @@ def _learn(method: Method, config: Any, problem: Problem, plan: Plan, path: Path
         model=plan.model, fingerprint=plan.fingerprint, method=plan.method, task=plan.task, data=plan.data,
         seed=plan.seed, parameters=count, seconds=round(seconds, 1), config=asdict(config),
         training=asdict(problem.training) if method.engine == "tune" else {},
-        shots=dict(plan.source.get("split", {})).get("shots"), **_drawn(plan),
+        shots=dict(plan.source.get("split", {})).get("shots"), learned=learned_from(problem.task), **_drawn(plan),
     )  # fmt: skip
     score = None
     if problem.task.test:  # read once, when nothing is decided any more
@@ -193,6 +194,11 @@ def _searched(result: Result, plan: Plan, config: Any, path: Path) -> Run:
     return Run(
         plan, result.prompt.with_card(**card), score, result.valid, count, seconds, path, result.gain, result.cost
     )
+
+
+def learned_from(task: Task) -> str:
+    """16 hex digits of the training and validation examples together, in whatever order they are read."""
+    return pooled((*task.train, *task.valid))
 
 
 def _drawn(plan: Plan) -> dict[str, Any]:

@@ -14,18 +14,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import RunStopped
+from ..errors import RunError, RunStopped
 from ..prompt.store import write_json
 
-RUNNING, STOP = "running.json", "stop"
+RUNNING, STOP, LOCK = "running.json", "stop", "running.lock"
 EVERY = 0.5  # seconds between two looks at the stop file
 
 
 @contextmanager
 def at_work(folder: Path) -> Iterator[Stop]:
-    """Say that this process works on `folder`, and give what tells whether it should stop."""
+    """Say that this process works on `folder`, and give what tells whether it should stop.
+
+    Raises RunError where another process of this machine works on it.
+    """
     import psutil
 
+    lock = open(folder / LOCK, "ab")
+    try:
+        import fcntl
+
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # Windows: no advisory locks of this kind; a journal still refuses a second writer
+        pass
+    except OSError as error:
+        lock.close()
+        raise RunError(f"another process works on {folder}; wait for it or stop it") from error
     (folder / STOP).unlink(missing_ok=True)  # it was meant for the process before
     mine = {"pid": os.getpid(), "made": psutil.Process().create_time(), "host": socket.gethostname()}
     write_json(folder / RUNNING, mine)
@@ -33,6 +46,7 @@ def at_work(folder: Path) -> Iterator[Stop]:
         yield Stop(folder)
     finally:
         (folder / RUNNING).unlink(missing_ok=True)
+        lock.close()
 
 
 class Stop:
@@ -61,7 +75,7 @@ def running(folder: Path) -> int | None:
             return None
         alive = psutil.Process(said["pid"])
         return int(said["pid"]) if abs(alive.create_time() - said["made"]) < 1.0 and alive.is_running() else None
-    except (FileNotFoundError, json.JSONDecodeError, KeyError, psutil.Error):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, psutil.Error):  # gone, or damaged
         return None
 
 

@@ -67,6 +67,11 @@ def divide(
     return tuple(_ordered(rest)), tuple(valid), tuple(test)
 
 
+def pooled(examples: Sequence[Example]) -> str:
+    """16 hex digits of a set of examples, whatever their order."""
+    return hashlib.blake2b("".join(sorted(e.id for e in examples)).encode(), digest_size=8).hexdigest()
+
+
 def content(inputs: Sequence[str]) -> bytes:
     """The inputs as bytes, different for different inputs: each text behind its length."""
     return "".join([f"{len(text)}:{text}" for text in inputs]).encode("utf-8", "surrogatepass")

@@ -27,7 +27,7 @@
     const cell = row.cells[i], said = cell.dataset.v;
     return said === undefined ? cell.dataset.t || cell.textContent.trim() : said === "" ? null : Number(said);
   };
-  for (const table of document.querySelectorAll("table.sortable")) {
+  const sortable = (table) => {
     const heads = [...table.tHead.rows[0].cells];
     heads.forEach((head, i) => {
       if (!head.textContent.trim()) return;
@@ -50,7 +50,10 @@
         }
       });
     });
-  }
+  };
+  const prepare = (part) => part.querySelectorAll("table.sortable").forEach(sortable);
+  prepare(document);
+  document.addEventListener("fresh", (event) => prepare(event.target)); // a part of the page was put anew
 
   // tooltips of marks
   const tip = document.createElement("div");

@@ -44,6 +44,7 @@
     for (const box of fresh.querySelectorAll("details")) box.open = open.has(name(box));
     fresh.dataset.last = last;
     old.replaceWith(fresh);
+    fresh.dispatchEvent(new Event("fresh", { bubbles: true })); // page.js makes its tables sortable
     if (focus && document.getElementById(focus)) document.getElementById(focus).focus();
   };
   setInterval(refresh, EVERY);
