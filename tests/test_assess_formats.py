@@ -198,7 +198,8 @@ def test_a_rule_about_line_breaks_is_found() -> None:
     found = run(subject)
     assert found.value == 1.0 and (found.low or 0) > 0.8
     assert "\n" in found.details["best"]["template"] and "\n" not in found.details["worst"]["template"]
-    assert found.details["fresh"]["spread"] == 1.0 and found.details["fresh"]["n"] == 30
+    assert found.details["all_examples"]["spread"] == 1.0 and found.details["all_examples"]["n"] == 60
+    assert found.details["n"] == 30 and found.headline.startswith("format spread 1.000 [0.")
     assert found.details["own"] == 1.0 and 0.1 < found.details["better_than"] < 0.9
     assert found.details["styles"] == {"plain": 1.0, "markdown": 1.0, "json": 0.0, "yaml": 1.0}
     assert run(ruled(newlines)) == found and run(subject) == found  # the same seed, and again
@@ -214,16 +215,23 @@ def hash_of(inputs: tuple[str, ...]) -> int:
     return int("".join(c for c in inputs[0] if c.isdigit())) // 3
 
 
-def test_luck_shrinks_on_fresh_examples() -> None:
-    """Answers by chance: the pair that was chosen for its luck shows none on the examples that did not choose it."""
+def test_luck_is_no_spread() -> None:
+    """Answers by chance: the pair that was chosen for its luck shows none on the examples that did not choose it, and
+    those are what the finding is of."""
 
     def chance(frame: Frame, inputs: tuple[str, ...]) -> tuple[float, ...]:
         seed = [*frame.template.encode(), *inputs[0].encode()]
         return right(inputs, bool(np.random.default_rng(seed).random() < 0.5))
 
-    found = [run(ruled(chance, n=80, seed=s)) for s in range(4)]
-    fresh = [f.details["fresh"]["spread"] for f in found]
-    assert np.mean([f.value for f in found]) > np.mean(fresh) + 0.08 and abs(np.mean(fresh)) < 0.12
+    found = [run(ruled(chance, n=60, seed=s, cells=1500, template=f"Text: {{text}}\nAnswer {s}:")) for s in range(24)]
+    values, whole = ([f.details[k] for f in found] for k in ("spread", "all_examples"))
+    assert np.mean([w["spread"] for w in whole]) > 0.1 and np.mean([w["low"] > 0 for w in whole]) > 0.2
+    assert abs(np.mean(values)) < 0.06 and [f.value for f in found] == values
+    assert np.mean([f.low <= 0 <= f.high for f in found]) >= 0.87  # type: ignore[operator]
+    first = found[0]
+    assert first.headline.startswith(f"format spread {values[0]:.3f} [{first.low:.3f}")
+    best, worst = (float(r[2]) for r in first.rows[:2])
+    assert best - worst == pytest.approx(values[0], abs=0.002)  # the table is of the same examples
 
 
 @pytest.mark.parametrize("cells", [280, 400, 1000, 2500])

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import t as student
 
+from anacrusis.assess import groups
 from anacrusis.assess.groups import OTHERS, SHUFFLES, foretold, gap_of, merged, refuses, run, thirds
 
 from .test_assess_calibration import given
@@ -31,7 +33,7 @@ def test_scores_by_group_and_the_worst_one() -> None:
     assert any("fewer than 5" in n for n in finding.notes)
     assert finding.value == pytest.approx(0.45) and finding.low is not None and finding.low > 0
     assert finding.details["worst"] == "mail" and finding.details["p"] < 0.01
-    assert finding.headline.startswith("worst group 'mail': 0.45 [") and "of 0.70 in all" in finding.headline
+    assert finding.headline.startswith("worst group 'mail': accuracy 0.45 [") and "of 0.70 in all" in finding.headline
     worst = next(g for g in finding.details["groups"] if g["name"] == "mail")["score"]
     assert worst["level"] == pytest.approx(1 - 0.05 / 4)  # wide enough for whichever of the four is the worst
 
@@ -51,10 +53,38 @@ def test_the_gap_of_two_groups_by_all_shuffles() -> None:
                          abs(m[1] - m[2]) / 0.5**0.5))  # fmt: skip
     gap = gap_of(values, index, np.random.default_rng(0))
     assert gap.value == 0.75 and gap.p == (1 + sum(d >= 0.75 * 3**0.5 - 1e-9 for d in drawn)) / (1 + SHUFFLES)
-    off = np.quantile(drawn, 0.95) * (1 / 12 + 1 / 4) ** 0.5
-    assert (gap.low, gap.high) == pytest.approx((max(0, 0.75 - off), min(1, 0.75 + off)))
+
+
+def test_the_interval_of_a_gap_by_hand() -> None:
+    """18 of 20 right and 3 of 8: with one right and one wrong more, 19 of 22 and 4 of 10 (Agresti & Caffo)."""
+    values, index = np.array([1.0] * 18 + [0] * 2 + [1] * 3 + [0] * 5), np.repeat([0, 1], [20, 8])
+    a, b = 19 / 22 * 3 / 22 / 22, 0.4 * 0.6 / 10
+    off = student.ppf(0.975, (a + b) ** 2 / (a**2 / 21 + b**2 / 9)) * (a + b) ** 0.5
+    gap = gap_of(values, index, np.random.default_rng(0))
+    assert (gap.value, gap.low, gap.high) == pytest.approx((0.525, 19 / 22 - 0.4 - off, 19 / 22 - 0.4 + off))
+    # a third group in between widens it: three pairs, of which it is the widest
+    more = gap_of(np.append(values, [1.0, 1, 1, 0]), np.append(index, [2] * 4), np.random.default_rng(0))
+    assert more.value == gap.value and more.low < gap.low and more.high > gap.high
     alike = gap_of(np.ones(40), np.repeat([0, 1], 20), np.random.default_rng(0))
-    assert (alike.value, alike.low, alike.p) == (0, 0, 1) and alike.high == pytest.approx(1.96**2 / (20 + 1.96**2))
+    v = 2 * 21 / 22 / 22 / 22
+    assert (alike.value, alike.low, alike.p) == (0, 0, 1) and alike.high == pytest.approx(
+        student.ppf(0.975, 42) * v**0.5
+    )
+
+
+@pytest.mark.parametrize(
+    ("rights", "sizes"),
+    [((0.98, 0.6), (200, 12)), ((0.98, 0.6), (12, 200)), ((0.9,) * 3, (50,) * 3), ((0.95, 0.9, 0.5), (100, 20, 8))],
+)
+def test_the_interval_holds_the_true_gap(
+    rights: tuple[float, ...], sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groups, "SHUFFLES", 1)
+    rng, index, truth = np.random.default_rng(0), np.repeat(range(len(sizes)), sizes), max(rights) - min(rights)
+    values = [(rng.random(len(index)) < np.array(rights)[index]).astype(float) for _ in range(200)]
+    found = [gap_of(v, index, rng) for v in values]
+    assert np.mean([g.low <= truth + 1e-12 and truth <= g.high + 1e-12 for g in found]) >= 0.92
+    assert all(g.low <= g.value <= g.high for g in found)
 
 
 def test_p_is_uniform_where_groups_do_not_matter() -> None:
@@ -83,7 +113,7 @@ def test_without_a_column_by_length_and_class() -> None:
         ("length", "0 to 10 characters", "10"), ("length", "11 to 20 characters", "10"),
         ("length", "21 characters or more", "10"), ("class", "c0", "10"), ("class", "c1", "10"), ("class", "c2", "10"),
     ]  # fmt: skip
-    assert finding.headline.startswith("worst class 'c2': 0.00") and finding.value == 1
+    assert finding.headline.startswith("worst class 'c2': accuracy 0.00") and finding.value == 1
     assert finding.details["p"] == pytest.approx(2 * finding.details["gaps"]["class"]["p"])  # both ways were tried
     assert thirds([5, 5, 5, 9]) == ["0 to 5 characters"] * 3 + ["6 characters or more"]
     assert merged(["a"] * 5 + ["b"] * 4) == ["a"] * 5 + [OTHERS] * 4
@@ -121,3 +151,15 @@ def test_one_group_is_refused() -> None:
     assert refuses(with_groups({"a": (2, 2), "b": (1, 2)})).startswith("all examples are of one group")
     assert refuses(given([[0.5, 0.5]] * 6, [0] * 6, texts=list("abcdef"))).startswith("no groups are given")
     assert refuses(with_groups({"a": (5, 5), "b": (5, 5)})) == ""
+
+
+def test_groups_that_the_answers_do_not_reach_are_refused() -> None:
+    many = {f"g{i}": (4, 1) for i in range(60)}
+    assert refuses(with_groups(many)) == ""
+    assert "of the 60 examples that are allowed no two groups have 5" in refuses(with_groups(many, cells=60))
+
+
+def test_written_answers_are_not_said_to_be_right() -> None:
+    finding = run(with_groups({"a": (30, 10), "b": (10, 30)}))
+    assert finding.heads[3] == "accuracy" and "accuracy" in finding.headline
+    assert finding.chart["said"] == "95 % interval, of all groups together"

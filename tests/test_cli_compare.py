@@ -67,9 +67,14 @@ def test_auto_races_and_says_who_left_why(csv: Path, monkeypatch: pytest.MonkeyP
         (("--methods", "majority", "--shots", "few"), "expected whole numbers above 0, or all"),
         (("--methods", "majority", "--shots", "400"), "The largest that works"),
         (("--methods", "majority", "--set", "epochz=1"), "epochz"),
-        (("--methods", "majority", "--seeds", "0"), "seeds=0"),
+        (("--methods", "majority", "--seeds", "0"), "--seeds 0"),
         (("--methods", "majority", "--jobs", "0"), "jobs=0"),
         (("--methods", ","), "no methods"),
+        (("--methods", "auto,majority"), "auto stands alone"),
+        (("--methods", "auto", "--shots", "1,4"), "give one"),
+        (("--methods", "auto", "--seeds", "0"), "--seeds 0"),
+        (("--methods", "majority", "--budget", "4foo"), "unknown unit"),
+        (("--methods", "majority", "--shots", "\u00b2"), "expected whole numbers"),
     ],
 )
 def test_compare_refuses_at_once(csv: Path, more: tuple[str, ...], said: str) -> None:  # noqa: F811
@@ -191,3 +196,57 @@ def test_assess_knows_a_file_that_was_learned_from_as_a_whole(csv: Path, opened:
     Path("a/train.csv").write_text(Path("train.csv").read_text())
     same = call("assess", "p", "train.csv", *TABLE, "--test", "a/train.csv", "--split", "test", "--group", "team")
     assert same.code == 2 and "same name" in same.err
+
+
+@pytest.mark.usefixtures("opened")
+def test_other_options_in_the_same_folder_are_refused(csv: Path) -> None:  # noqa: F811
+    """What has ended was made with the old ones: it would be shown under the new."""
+    given = ("--methods", "prompt-tuning", "--no-baselines", "--seeds", "1", "--out", "c")
+    assert compare(csv, *given, "--set", "epochs=1").code == 0
+    for more in (("--set", "epochs=2"), ("--set", "epochs=1", "--word", "billing=money")):
+        found = compare(csv, *given, *more)
+        assert found.code == 2 and "holds another comparison" in found.err, found.err
+    more_methods = compare(csv, "--methods", "prompt-tuning,majority", "--set", "epochs=1", "--seeds", "2",
+                           "--no-baselines", "--out", "c")  # fmt: skip
+    assert more_methods.code == 0, more_methods.err
+
+
+@pytest.mark.usefixtures("opened")
+def test_a_race_goes_on_in_its_folder_and_only_as_it_was(csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    from anacrusis.runs import grid as grids
+
+    monkeypatch.setattr("anacrusis.runs.race.candidates", lambda model, task: ["linear-probe", "prompt-tuning"])
+    real, seen = grids.fit, []
+
+    def stopped(method: str, *args: object, **given: object) -> object:
+        if method == "prompt-tuning" and not seen:
+            seen.append(method)
+            raise KeyboardInterrupt
+        return real(method, *args, **given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(grids, "fit", stopped)
+    given = ("--set", "prompt-tuning:epochs=3", "--set", "linear-probe:strength=1", "--no-baselines", "--out", "c")
+    first = compare(csv, *given)
+    assert first.code == 130 and "same command" in first.err, first.err
+    assert compare(csv, *given).code == 0
+    other = compare(csv, *given, "--seeds", "3")  # options of the winner hold for every seed
+    assert other.code == 0, other.err
+    plans = [json.loads(f.read_text()) for f in Path("c/cells").glob("*/run.json")]
+    assert len(plans) == 3 and len({json.dumps(p["options"]) for p in plans}) == 1 and plans[0]["options"]
+    changed = compare(csv, "--set", "prompt-tuning:epochs=4", "--no-baselines", "--out", "c")
+    assert changed.code == 2 and "holds another comparison" in changed.err
+
+
+@pytest.mark.usefixtures("opened")
+def test_validation_rows_of_a_split_column_stay(csv: Path) -> None:  # noqa: F811
+    lines = csv.read_text().splitlines()
+    parts = ["split", *(("train", "train", "valid", "test")[i % 4] for i in range(len(lines) - 1))]
+    csv.write_text("\n".join(f"{line},{p}" for line, p in zip(lines, parts, strict=True)) + "\n")
+    found = compare(csv, "--methods", "majority", "--no-baselines", "--split-column", "split", "--out", "c")
+    assert found.code == 0 and json.loads(Path("c/compare.json").read_text())["keep_valid"] is True, found.err
+
+
+@pytest.mark.usefixtures("opened")
+def test_next_is_a_prompt_of_the_best_row(csv: Path) -> None:  # noqa: F811
+    found = compare(csv, "--methods", "majority", "--no-baselines", "--shots", "1,3", "--seeds", "1", "--out", "c")
+    assert "predict c/cells/majority-3-0" in found.out, found.err

@@ -102,3 +102,31 @@ def test_a_race_and_its_board_stay_in_one_budget(server: Loopback, task: Task, t
         race.adopt(raced, comparing)
         comparing.run()
         assert server.charged <= calls, json.dumps(raced.to_json())
+
+
+def test_costs_of_methods_that_do_not_search_are_told(server: Loopback, task: Task, tmp_path: Path) -> None:
+    with opened(server) as model:
+        means = Means(prices={"task": "5/10"})
+        comparing = Comparing(Grid(methods=("zero-shot",), seeds=1), task, model, tmp_path, means)
+        comparing.run()
+        [row] = leaderboard.of(comparing).leaderboard.rows
+        assert row.calls == server.charged == len(task.test) and row.dollars > 0 and row.tokens > 0
+
+
+def test_a_comparison_may_be_moved(server: Loopback, task: Task, tmp_path: Path) -> None:
+    """The store lies beside the cells, and is found again."""
+    with opened(server) as model:
+        grid = Grid(methods=("zero-shot", "opro"), seeds=1, options={"opro": {"steps": 1, "width": 2}})
+        means = Means(writer=model)
+        comparing = Comparing(grid, task, model, tmp_path / "a", means)
+        comparing.run()
+        paid = server.charged
+        for file in (tmp_path / "a" / "cells").rglob("result.json"):
+            file.unlink()
+        (tmp_path / "a").rename(tmp_path / "b")
+        moved = Comparing(grid, task, model, tmp_path / "b", means)
+        moved.run()
+        assert server.charged == paid and leaderboard.of(moved).leaderboard.left == 0
+        row = next(r for r in leaderboard.of(moved).leaderboard.rows if r.method == "opro")
+        learned = row.seconds * 1000
+        assert row.milliseconds * len(task.test) < learned or learned == 0  # of an answer, not of the whole search

@@ -305,3 +305,70 @@ def _quick_stop() -> Iterator[None]:
     before = running.EVERY
     yield
     running.EVERY = before
+
+
+def test_who_fails_later_does_not_win_by_an_early_score(
+    model: Model, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = grids.fit
+
+    def broken(method: str, *args: Any, **given: Any) -> Any:
+        if method == "prompt-tuning" and given["options"]["epochs"] == 3:
+            raise RuntimeError("out of memory")
+        return real(method, *args, **given)
+
+    monkeypatch.setattr(grids, "fit", broken)
+    monkeypatch.setattr(races, "paired", lambda *a, **k: type("I", (), {"high": 1.0})())  # nobody is clearly worse
+    raced = fast(model, task, tmp_path, ["majority", "prompt-tuning"]).run()
+    assert raced.winner == "majority" and raced.seeds == 2
+    [entrant] = [e for e in raced.entrants if e.method == "prompt-tuning"]
+    assert "out of memory" in entrant.out
+
+
+def test_one_seed_of_several_is_not_every_seed(model: Model, task: Task) -> None:
+    from anacrusis.measure.crossed import against_best, paired_over_seeds
+
+    golds = [e.gold for e in task.test]
+    rng = np.random.default_rng(0)
+    right = lambda p: np.where(rng.random(len(golds)) < p, golds, 1 - np.array(golds))  # noqa: E731
+    several, one = [right(0.7) for _ in range(5)], right(0.9)
+    found = paired_over_seeds("accuracy", several, [None, one, None, None, None], golds)
+    assert found.seeds == 1  # the seed that both have
+    assert paired_over_seeds("accuracy", several, [one], golds).seeds == 5  # a method that learns nothing
+    verdict = against_best("accuracy", {"a": several, "b": [None, one, None, None, None]}, golds)
+    assert verdict["a"].difference.seeds == 1
+
+
+def test_methods_without_a_common_seed_do_not_stop_the_board(
+    model: Model, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = grids.fit
+
+    def broken(method: str, *args: Any, **given: Any) -> Any:
+        if (method == "linear-probe") == (given["seed"] < 2) and method != "majority":
+            raise RuntimeError("no")
+        return real(method, *args, **given)
+
+    monkeypatch.setattr(grids, "fit", broken)
+    grid = Grid(methods=("majority", "linear-probe", "prompt-tuning"), seeds=4, options=QUICK)
+    comparing = Comparing(grid, task, model, tmp_path)
+    comparing.run()
+    found = leaderboard.of(comparing).leaderboard
+    assert len(found.rows) == 2 and "in common" in " ".join(found.missing.values())
+    assert any("Fewer than 4 seeds" in n for n in found.notes)
+
+
+def test_a_method_that_fails_with_some_shots_is_named(
+    model: Model, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = grids.fit
+
+    def broken(method: str, model: Any, task: Task, **given: Any) -> Any:
+        if method == "linear-probe" and len(task.train) == 4:
+            raise RuntimeError("too few")
+        return real(method, model, task, **given)
+
+    monkeypatch.setattr(grids, "fit", broken)
+    comparing = Comparing(Grid(methods=("majority", "linear-probe"), seeds=1, shots=(2, 4)), task, model, tmp_path)
+    comparing.run()
+    assert leaderboard.of(comparing).leaderboard.missing == {"linear-probe (2 a class)": "RuntimeError: too few"}

@@ -24,14 +24,15 @@ pytest.importorskip("fastapi", reason="the extra ui is not installed")
 from fastapi.testclient import TestClient
 
 import anacrusis as ana
-from anacrusis.errors import ConfigError, MissingExtra, RunError
+from anacrusis.errors import ConfigError, DataError, MissingExtra, RunError
 from anacrusis.report import files, leaderboard
 from anacrusis.runs.grid import Comparing, Grid
 from anacrusis.runs.searching import Means
+from anacrusis.search import person
 from anacrusis.search.person import ByFile, Waiting
 from anacrusis.testing import planted, tiny
 from anacrusis.ui import app as ui
-from anacrusis.ui import guard, labels, looks, resuming
+from anacrusis.ui import guard, labels, looks, resuming, routes
 from anacrusis.ui.labels import LabelJob
 from tests.world import Direct, World
 
@@ -359,8 +360,11 @@ def test_serving_elsewhere_makes_a_token(root: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(ui, "server", lambda app: Served())
     ui.serve(root, tell=told.append)
     ui.serve(root, "0.0.0.0", tell=told.append)
+    ui.serve(root, token="a+b&c#d% é", tell=told.append)
     assert told[0].startswith("http://127.0.0.1:") and "token" not in told[0] and told[1] == "127.0.0.1"
     assert told[2].startswith("http://0.0.0.0:") and len(told[2].split("?token=")[1]) >= 32 and told[3] == "0.0.0.0"
+    with client_of(ui.make(root, token="a+b&c#d% é")) as client:
+        assert client.get("/" + told[4].split("/", 3)[3]).status_code == 303
     with ui.listen() as taken, pytest.raises(ConfigError, match="cannot listen on 127.0.0.1, port"):
         ui.listen(port=taken.getsockname()[1])
 
@@ -402,6 +406,40 @@ def test_resuming_is_one_process_and_says_why_it_failed(client: TestClient, root
     stand_in("raise SystemExit('never')")
     post(client, "/resume/soft")
     assert "no luck" in (root / "soft" / resuming.LOG).read_text()  # a new process would have begun it anew
+
+
+def test_two_views_resume_a_comparison_once(client: TestClient, root: Path, stand_in: Any) -> None:
+    shutil.rmtree(root / "versus" / "cells" / "majority-all-1")
+    stand_in("import os, sys, time, pathlib; f = pathlib.Path(sys.argv[1]); (f / str(os.getpid())).touch()\n"
+             "while not (f / 'go').exists(): time.sleep(0.02)")  # fmt: skip
+    with client_of(ui.make(root)) as other:
+        views = (client, other) * 3
+        signs = [sign(c, "/compare/versus") for c in views]
+        every = [threading.Thread(target=c.post, args=("/resume/versus",), kwargs={"data": {"sign": s}})
+                 for c, s in zip(views, signs, strict=True)]  # fmt: skip
+        for thread in every:
+            thread.start()
+        for thread in every:
+            thread.join()
+        assert "starting" in other.get("/compare/versus").text and "starting" in client.get("/compare/versus").text
+        (root / "versus" / "go").touch()
+        wait_for(lambda: "starting" not in other.get("/compare/versus").text + client.get("/compare/versus").text)
+    assert len([f for f in (root / "versus").iterdir() if f.name.isdigit()]) == 1
+
+
+def test_what_another_machine_works_on_is_left_to_it(client: TestClient, root: Path, stand_in: Any) -> None:
+    stand_in("raise SystemExit('never')")
+    (root / "soft" / "result.json").unlink()
+    for name, page in (("soft", "/run/soft"), ("versus", "/compare/versus"), ("asks", "/run/asks")):
+        given = sign(client, "/answer/asks")
+        (root / name / "running.json").write_text(json.dumps({"pid": 1, "made": 1.0, "host": "another.example"}))
+        text = client.get(page).text
+        assert "on another machine" in text and 'id="resume"' not in text and "delete running.json" in text
+        answer = client.post(f"/resume/{name}", data={"sign": given})
+        assert answer.status_code == 409 and "another.example works on this run" in answer.text
+        assert not (root / name / resuming.LOG).exists()
+    data = {"sign": given, "pair": "0" * 16, "better": "first"}
+    assert "goes on already" in client.post("/answer/asks", data=data).text
 
 
 def test_a_run_that_was_stopped_has_not_failed(client: TestClient, root: Path, stand_in: Any) -> None:
@@ -459,7 +497,7 @@ def test_every_answer_is_written_at_once(client: TestClient, root: Path, stand_i
     back = client.get(f"/answer/asks?pair={second}").text
     assert shown(client, f"/answer/asks?pair={second}") == second and f"?pair={first}" in back
     assert 'id="better-neither" aria-pressed="true"' in back and 'id="better-first" aria-pressed="false"' in back
-    post(client, "/answer/asks", pair=second, better="second")
+    post(client, "/answer/asks", pair=second, better="second", was="=")
     post(client, "/answer/asks", pair=shown(client), better="first")
     assert list(file.pairs().values()) == ["1", "2", "1"] and list(file.pairs()) == pairs
     page = client.get("/answer/asks").text
@@ -469,6 +507,18 @@ def test_every_answer_is_written_at_once(client: TestClient, root: Path, stand_i
     assert "The run goes on" in client.get("/answer/asks").text
     wait_for(lambda: "The run goes on" not in client.get("/answer/asks").text)
     assert "?pair=" not in client.get("/answer/asks").text  # what a run has read is not changed any more
+
+
+def test_two_who_answer_do_not_undo_each_other(client: TestClient, root: Path) -> None:
+    pair = shown(client)
+    assert 'name="was" value=""' in client.get("/answer/asks").text
+    assert post(client, "/answer/asks", pair=pair, better="first").status_code == 303
+    late = post(client, "/answer/asks", pair=pair, better="second")
+    assert late.status_code == 409 and "somebody else has answered" in late.text and 'href="/answer/asks"' in late.text
+    assert next(iter(ByFile(root / "asks").pairs().values())) == "1"
+    assert post(client, "/answer/asks", pair=pair, better="first").status_code == 303  # they agree
+    assert 'name="was" value="1"' in client.get(f"/answer/asks?pair={pair}").text
+    assert post(client, "/answer/asks", pair=pair, better="second", was="1").status_code == 303
 
 
 def test_wrong_answers_change_nothing(client: TestClient, root: Path) -> None:
@@ -496,6 +546,10 @@ def test_a_comparison_waits_for_a_person_in_one_of_its_runs(client: TestClient, 
     assert '/answer/versus/majority-all-1"' in client.get("/compare/versus").text
     path = "/answer/versus/majority-all-1"
     assert post(client, path, path, pair=shown(client, path), better="second").headers["location"] == path
+    assert list(ByFile(cell).pairs().values()) == ["2", "", ""]
+    data = {"sign": sign(client, path), "pair": shown(client, path), "better": "first"}
+    at_work(root / "versus")  # the comparison goes on, and may come to this run at any time
+    assert client.post(path, data=data).status_code == 409
     assert list(ByFile(cell).pairs().values()) == ["2", "", ""]
 
 
@@ -532,7 +586,7 @@ def test_labelling_writes_beside_the_file_and_never_into_it(client: TestClient, 
     assert (
         "Every text has a label" in done and "anacrusis fit tickets.labelled.csv --text message --label label" in done
     )
-    post(client, path, f"{path}?at=0", item=item(client, f"{path}?at=0"), label="delivery")  # thought better of
+    post(client, path, f"{path}?at=0", item=item(client, f"{path}?at=0"), label="delivery", was="billing")
     with open(job.out, newline="", encoding="utf-8") as f:
         rows = list(csv.reader(f))
     assert [r[0] for r in rows] == ["id", "1", "2", "3", "4", "5", "6"]
@@ -546,29 +600,161 @@ def test_labelling_writes_beside_the_file_and_never_into_it(client: TestClient, 
 
 def test_given_classes_and_files_elsewhere(root: Path, tmp_path: Path) -> None:
     file = tmp_path / "more.jsonl"
-    file.write_text('{"a": "one", "b": 2}\n{"a": "three", "b": null}\n')
+    file.write_text('{"a": "one", "b": 2}\n{"a": "three", "b": 4}\n')
     job = LabelJob(file, text=("a", "b"), label="team", classes=("yes", "no"))
     with client_of(ui.make(root, label=[job])) as client:
         path = "/label/more.jsonl"
         assert 'name="other"' not in client.get(path).text
         assert post(client, path, path, item=item(client, path), label="maybe").status_code == 409
         assert post(client, path, path, item=item(client, path)).status_code == 409
+        assert post(client, path, path, item=item(client, path), label=" ").status_code == 409
         assert post(client, path, path, item="0" * 16, label="yes").status_code == 409
         assert not job.out.exists()
         post(client, path, path, item=item(client, path), label="yes")
     assert job.out.read_text() == "a,b,team\none,2,yes\n"
     assert labels.read(job).open == 1
-    state = labels.read(job)
-    state.answer(state.items[0], "")
+    labels.answer(job, labels.read(job).items[0].id, "")
     assert labels.read(job).open == 2 and job.out.read_text() == "a,b,team\n"
 
 
-def test_the_one_other_column_that_is_not_full_holds_the_labels(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("note,team\nx,red\ny,\n")
-    assert labels.read(LabelJob(tmp_path / "a.csv")).classes == ("red",)
-    (tmp_path / "b.csv").write_text("note,number\nx,1\ny,2\n")
-    state = labels.read(LabelJob(tmp_path / "b.csv"))
-    assert state.source.label == "label" and state.open == 2
+@pytest.mark.parametrize("head, rows, given, text, label, classes", [
+    ("note,team", "x,red\ny,", {"text": "note"}, "note", "label", ()),  # it is not said that teams are the labels
+    ("note,team", "x,red\ny,", {"text": "note", "label": "team"}, "note", "team", ("red",)),
+    ("note,team", "x,red\ny,", {"label": "team"}, "note", "team", ("red",)),  # the only other one
+    ("Message,class,category", "x,red,1\ny,,2", {}, "Message", "class", ("red",)),
+    ("note", "x\ny", {}, "note", "label", ()),
+    ("label", "x\ny", {"text": "label"}, "label", "class", ()),
+])  # fmt: skip
+def test_columns_that_are_known(tmp_path: Path, head: str, rows: str, given: Any, text: str, label: str,
+                                classes: tuple[str, ...]) -> None:  # fmt: skip
+    (tmp_path / "a.csv").write_text(f"{head}\n{rows}\n")
+    state = labels.read(LabelJob(tmp_path / "a.csv", **given))
+    assert (state.source.text, state.source.label, state.classes) == ((text,), label, classes)
+
+
+@pytest.mark.parametrize("text, given, said", [
+    ("id,comment\n1,fine\n2,\n", {}, "which column holds the text.*--text COL"),
+    ("id,comment\n1,fine\n2,\n", {"text": "note"}, "no column 'note'"),
+    ("id,comment\n1,fine\n", {"text": "comment", "label": "comment"}, "both text and label"),
+    ("text,x,x\na,1,2\n", {}, "2 columns are called 'x'"),
+    ("text,,\na,1,2\n", {}, "2 columns are called ''"),
+])  # fmt: skip
+def test_no_column_is_guessed_and_none_lost(tmp_path: Path, text: str, given: Any, said: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises((DataError, ConfigError), match=said):
+        labels.read(LabelJob(tmp_path / "a.csv", **given))
+
+
+def label_all(job: LabelJob, said: str) -> None:
+    while (place := (state := labels.read(job)).next()) is not None:
+        labels.answer(job, state.items[place].id, said)
+
+
+def test_files_with_one_stem_have_results_of_their_own(tmp_path: Path) -> None:
+    names = ("a.csv", "a.tsv", "a.jsonl", "a.tsv.csv", "a.CSV")
+    for name in names:
+        text = '{"text": "a.jsonl"}' if name == "a.jsonl" else f"text\n{name}"
+        (tmp_path / name).write_text(text + "\n")
+        label_all(LabelJob(tmp_path / name), "yes")
+    for name in names:
+        assert LabelJob(tmp_path / name).out.read_text() == f"text,label\n{name},yes\n"
+
+
+def test_what_else_the_result_holds_stays(tmp_path: Path) -> None:
+    job = LabelJob(tmp_path / "a.csv")
+    job.file.write_text("id,text\n1,one\n2,two\n3,two\n")
+    label_all(job, "x")
+    job.out.write_text(job.out.read_text().replace("\n", ",why\n", 1).replace("2,two,x\n", "2,two,x,because\n")
+                       .replace("1,one,x\n", "1,one,x,\n").replace("3,two,x\n", "3,two,x,no\n"))  # fmt: skip
+    job.file.write_text("id,text\n7,two\n8,three\n")  # the next batch, under the same name
+    assert labels.read(job).open == 1
+    label_all(job, "y")
+    assert job.out.read_text() == (
+        "id,text,label,why\n7,two,x,because\n8,three,y,\n1,one,x,\n3,two,x,no\n".replace("\n", "\n")
+    )
+    labels.answer(job, labels.read(job).items[0].id, "z", was="x")  # equal texts have one label
+    assert job.out.read_text() == "id,text,label,why\n7,two,z,because\n8,three,y,\n1,one,x,\n3,two,z,no\n"
+    job.out.write_text("id,label\n1,x\n")
+    with pytest.raises(DataError, match="no column 'text', so it is no result of a.csv"):
+        labels.read(job)
+    job.out.write_text("text,label\none,x,more\n")
+    with pytest.raises(DataError, match="3 cells"):
+        labels.read(job)
+
+
+def test_every_row_keeps_its_own_label(tmp_path: Path) -> None:
+    job = LabelJob(tmp_path / "a.csv")
+    job.file.write_text("text,label\nsame,A\nsame,B\nsame,\nother,\n")
+    label_all(job, "C")
+    assert job.out.read_text() == "text,label\nsame,A\nsame,B\nsame,A\nother,C\n"
+
+
+def test_two_who_label_do_not_undo_each_other(client: TestClient, root: Path) -> None:
+    job, path = tickets(root), "/label/tickets.csv"
+    first, second = (i.id for i in labels.read(job).items[:2])
+    with client_of(ui.make(root)) as other:  # another view of the same folder
+        assert post(client, path, path, item=first, label="billing").status_code == 303
+        assert post(other, path, path, item=second, label="delivery").status_code == 303
+        late = post(other, path, path, item=first, label="delivery")  # its page showed no label yet
+        assert late.status_code == 409 and "labelled this text" in late.text and f'href="{path}"' in late.text
+        assert post(other, path, path, item=first, label="billing").status_code == 303  # they agree
+    assert list(labels.read(job).said.values())[:2] == ["billing", "delivery"]
+    assert 'name="was" value="billing"' in client.get(f"{path}?at=0").text
+    assert post(client, path, path, item=first, label="delivery", was="billing").status_code == 303
+
+
+def test_a_state_that_was_read_before_undoes_no_answer(tmp_path: Path) -> None:
+    """Many threads at once: none of their answers is lost, and no file is left behind."""
+    job = LabelJob(tmp_path / "a.csv")
+    job.file.write_text("text\n" + "".join(f"t{i}\n" for i in range(12)))
+    items = labels.read(job).items
+    every = [threading.Thread(target=labels.answer, args=(job, i.id, "yes")) for i in items]
+    for thread in every:
+        thread.start()
+    for thread in every:
+        thread.join()
+    assert labels.read(job).open == 0 and {f.name for f in tmp_path.iterdir()} == {"a.csv", "a.labelled.csv"}
+
+
+def test_classes_keep_their_blanks_and_their_keys(client: TestClient, root: Path) -> None:
+    (root / "labels").mkdir()
+    job, path = LabelJob(root / "labels" / "a.csv"), "/label/a.csv"
+    job.file.write_text("text,label\nknown,Z  9\none,\ntwo,\n \t,\nthree,\n")
+
+    def keys() -> list[str]:
+        return [t.split('"')[0] for t in client.get(f"{path}?at=0").text.split('name="label" value="')[1:]]
+
+    page = client.get(path).text
+    assert "0 of 3 labelled" in page and "1 row without a text left out" in page
+    assert post(client, path, path, item=item(client, f"{path}?at=2"), other="Z 9").status_code == 303
+    post(client, path, path, item=item(client, f"{path}?at=1"), other="m")
+    assert keys() == ["Z  9", "m"]
+    post(client, path, path, item=item(client, f"{path}?at=0"), other="a")  # further up in the file
+    assert keys() == ["Z  9", "m", "a"]
+    first = f"{path}?at=0"
+    assert post(client, path, first, item=item(client, first), other="b\0", was="a").status_code == 409
+    assert [r.split(",") for r in job.out.read_text().splitlines()[1:]] == [
+        ["known", "Z  9"], ["one", "a"], ["two", "m"], ["three", "Z  9"]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("cell", ["a\0b", "half \ud800", {"text": "x", "id": "\0"}, [1]])
+def test_what_could_not_be_read_again_is_refused(client: TestClient, root: Path, cell: Any) -> None:
+    tickets(root)
+    row = cell if isinstance(cell, dict) else {"text": cell, "id": "1"}
+    rows = [row, {"text": "b", "id": "2"}]
+    (root / "labels" / "j.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    start = client.get("/")
+    assert start.status_code == 200 and "0 of 3 labelled" in start.text
+    if cell == [1]:  # nested: as Python writes it
+        assert "0 of 2 labelled" in start.text
+    else:
+        assert "j.jsonl:1" in start.text and client.get("/label/j.jsonl").status_code == 409
+
+
+def test_two_given_files_of_one_name_are_refused_at_once(root: Path) -> None:
+    with pytest.raises(DataError, match="two files to label have one name"):
+        ui.make(root, label=[LabelJob(root / "a.csv"), LabelJob(root / "b" / "a.csv")])
 
 
 def test_a_file_that_cannot_be_read_says_why(client: TestClient, root: Path) -> None:
@@ -576,3 +762,105 @@ def test_a_file_that_cannot_be_read_says_why(client: TestClient, root: Path) -> 
     (root / "labels" / "bad.csv").write_text("text,label\na,b,c\n")
     assert "3 cells, but the header names 2" in client.get("/").text
     assert client.get("/label/bad.csv").status_code == 409 and client.get("/label/tickets.csv").status_code == 200
+    (root / "labels" / "t.csv").write_text("text\na\n")
+    (root / "labels" / "t.labelled.csv").write_text("other,label\na,b\n")
+    assert client.get("/").status_code == 200 and "no result of t.csv" in client.get("/").text
+
+
+# --- nothing that lies in the folder breaks a page, or leads out of it
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize("file, text", [
+    ("soft/run.json", DEEP), ("soft/result.json", DEEP), ("soft/running.json", DEEP), ("versus/compare.json", DEEP),
+    ("versus/leaderboard.json", DEEP), ("versus/cells/majority-all-1/usage.json", "[]"),
+    ("soft/running.json", "[]"), ("soft/journal.jsonl", "[1]\n2\n"), ("words/journal.jsonl", "[1]\n"),
+    ("soft/result.json", '{"score": {"metric": "accuracy"}, "parameters": 1, "seconds": 1.0, "valid": null}'),
+    ("soft/result.json", '{"score": 1, "parameters": 1, "seconds": 1.0, "valid": null}'),
+    ("soft/result.json", '{"score": null, "parameters": 1, "seconds": 1.0, "valid": null, "gain": 3}'),
+    ("asks/preferences.csv", b"better,1,2\n,a\xff,b\n"), ("asks/preferences.csv", b"better,1,2\n,a," + b"x" * 140_000),
+    ("asks/run.json", '{"method": "a\\ud800"}'), ("labels/t.csv", b"text\na\xff\n"),
+])  # fmt: skip
+def test_no_damage_breaks_a_page(client: TestClient, root: Path, file: str, text: str | bytes) -> None:
+    mine = sign(client)
+    tickets(root)
+    (root / file).write_bytes(text if isinstance(text, bytes) else text.encode())
+    name = file.split("/")[0]
+    start = client.get("/")
+    assert start.status_code == 200 and all(f'id="to-{n}"' in start.text for n in ("soft", "words", "asks", "versus"))
+    for page in ("run", "compare", "report", "answer"):
+        assert client.get(f"/{page}/{name}").status_code in (200, 404, 409), page
+    for page in ("stop", "answer"):
+        sent = client.post(f"/{page}/{name}", data={"sign": mine, "pair": "0" * 16, "better": "first"})
+        assert sent.status_code in (303, 404, 409), page
+
+
+def test_strange_times_and_texts_are_shown(client: TestClient, root: Path) -> None:
+    file = root / "versus" / "compare.json"
+    plan = json.loads(file.read_text())
+    for began in (float("inf"), float("-inf"), float("nan"), "1"):
+        file.write_text(json.dumps({**plan, "began": began, "task": "half \ud800"}))
+        assert client.get("/").status_code == client.get("/compare/versus").status_code == 200
+    file.write_text(json.dumps({**plan, "began": "noon"}))
+    assert "damaged" in client.get("/").text
+    assert looks.look(root / "gone").state == "damaged"  # a folder that was removed while it was looked at
+    bad = os.fsencode(root) + b"/not \xff utf-8"
+    os.mkdir(bad)
+    with open(bad + b"/run.json", "w"):
+        assert client.get("/").status_code == 200
+
+
+def test_a_name_longer_than_any_file_is_not_here(client: TestClient) -> None:
+    for path in ("/run/", "/compare/", "/answer/", "/report/", "/label/", "/run/versus/", "/answer/versus/"):
+        assert client.get(path + "x" * 300).status_code == 404, path
+
+
+def test_links_lead_nowhere(client: TestClient, root: Path, tmp_path: Path, stand_in: Any) -> None:
+    mine, away = sign(client), tmp_path / "away"
+    away.mkdir()
+    shutil.copytree(root / "asks", away / "cells" / "asks")
+    plan = (root / "versus" / "compare.json").read_text()
+    (root / "cmp").mkdir()
+    (root / "cmp" / "compare.json").write_text(plan)
+    (root / "cmp" / "cells").symlink_to(away / "cells")
+    (away / "cells" / "asks").rename(away / "cells" / "majority-all-1")
+    before = (away / "cells" / "majority-all-1" / "preferences.csv").read_bytes()
+    path = "/cmp/majority-all-1"
+    asked = ByFile(away / "cells" / "majority-all-1").open_pairs()[0]
+    assert client.get(f"/run{path}").status_code == client.get(f"/answer{path}").status_code == 404
+    data = {"sign": mine, "pair": routes.pair_id(asked), "better": "first"}
+    assert client.post(f"/answer{path}", data=data).status_code == 404
+    assert (away / "cells" / "majority-all-1" / "preferences.csv").read_bytes() == before
+    assert "waits for a person" not in client.get("/compare/cmp").text
+    victim = tmp_path / "victim"
+    victim.write_text("untouched")
+    for name in ("preferences.part", "preferences.csv.part", resuming.LOG):
+        (root / "asks" / name).symlink_to(victim)
+    post(client, "/answer/asks", pair=shown(client), better="first")
+    assert len(ByFile(root / "asks").open_pairs()) == 2
+    stand_in("print('said')")
+    post(client, "/resume/asks")
+    wait_for(lambda: (root / "asks" / resuming.LOG).read_text() == "said\n")
+    job = tickets(root)
+    (root / "labels" / "tickets.labelled.part").symlink_to(victim)
+    (root / "labels" / "link.csv").symlink_to(victim)
+    label_all(job, "billing")
+    assert victim.read_text() == "untouched" and "link.csv" not in client.get("/").text
+    shutil.move(root / "labels", away / "labels")
+    (root / "labels").symlink_to(away / "labels")
+    assert client.get("/label/tickets.csv").status_code == 404
+
+
+def test_a_file_that_another_process_holds_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(person, "HOLD", 0.05)
+    with person.alone(tmp_path / "a"), pytest.raises(RunError, match="If no other process works here, delete it"):
+        with person.alone(tmp_path / "a"):
+            pass
+    with person.alone(tmp_path / "a"):
+        assert [f.name for f in tmp_path.iterdir()] == [".a.lock"]
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UnicodeEncodeError):
+        person.safe_write(tmp_path / "a", "\ud800")
+    assert not list(tmp_path.iterdir())  # what was not written whole is not left there

@@ -147,7 +147,7 @@ def test_examples_are_labelled_by_keyboard(browser: Any, tmp_path: Path) -> None
     file = tmp_path / "labels" / "new.csv"
     texts = [f"message {i}, with a comma" for i in range(7)]
     with open(file, "w", newline="") as f:
-        known = [("known one", "returns"), ("known two", "billing")]
+        known = [("known one", "billing"), ("known two", "returns")]
         csv.writer(f).writerows([("text", "label"), *known, *((t, "") for t in texts)])
     with view(browser, tmp_path) as page:
         page.goto("/label/new.csv")
@@ -166,6 +166,22 @@ def test_examples_are_labelled_by_keyboard(browser: Any, tmp_path: Path) -> None
     assert said == {**dict(known), texts[0]: "billing", texts[1]: "returns", texts[3]: "returns", texts[4]: "billing",
                     texts[5]: "returns", texts[6]: "a class with 1 digit"}  # fmt: skip
     assert len(task.labels) == 3
+
+
+def test_a_key_after_one_that_leaves_the_page_answers_nothing(browser: Any, tmp_path: Path) -> None:
+    (tmp_path / "labels").mkdir()
+    file = tmp_path / "labels" / "new.csv"
+    file.write_text("text,label\nknown,a\nother,b\n" + "".join(f"message {i},\n" for i in range(4)))
+    press = "keys => keys.forEach(key => document.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true})))"
+    with view(browser, tmp_path) as page:
+        page.goto("/label/new.csv")
+        for keys, place in ((["s", "2"], 2), (["Backspace", "1"], 1), (["s", "s"], 2)):  # faster than any page comes
+            page.evaluate(press, keys)
+            page.get_by_text(f"{place} of 4", exact=True).wait_for()
+        page.get_by_text("0 of 4 labelled").wait_for()
+        page.keyboard.press("2")  # the page that came takes keys
+        page.get_by_text("1 of 4 labelled").wait_for()
+    assert "message 1,b" in file.with_name("new.labelled.csv").read_text()
 
 
 def test_without_scripts_everything_can_be_done(browser: Any, tmp_path: Path) -> None:

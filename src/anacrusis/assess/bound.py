@@ -4,10 +4,11 @@
     error <= max {x: kl(e || x) <= (KL + log(2 sqrt(n) / delta)) / n}               the same, tighter: the one reported
     KL = -log P(prompt), nats;  kl(e || x) = e log(e / x) + (1 - e) log((1 - e) / (1 - x))
 
-n: examples that it was chosen on; e: its mean error there; P: what was known before them. A prompt is words, so it is
-one of countably many, and a likely one is cheap however it was found: P is the model's own probability of those words
-where it continues texts, else all tokens (bytes, behind an API) are alike. Instruction, template, label words and
-demonstrations all count; a part of m tokens also pays for its length, 1 / ((m + 1) (m + 2)), so that P sums to 1.
+n: examples that it was chosen on; e: its mean error there (of written answers 1 - rougeL, anything from 0 to 1); P:
+what was known before them. A prompt is words, so it is one of countably many, and a likely one is cheap however it was
+found: P is the model's own probability of those words where it continues texts, else all tokens (bytes, behind an API)
+are alike. Instruction, template, label words and demonstrations all count; a part of m tokens also pays for its length,
+1 / ((m + 1) (m + 2)), so that P sums to 1.
 
 Paper: Akinwande et al. 2023, https://arxiv.org/abs/2310.03957 (section 3); Maurer 2004,
     https://arxiv.org/abs/cs/0411099 (the constant and the form with kl)
@@ -25,9 +26,10 @@ from typing import Any
 from ..prompt.values import Frame, Text
 from ..search.local import Local
 from .measure import Finding, Measure, register
-from .subject import Subject
+from .subject import EACH, Subject
 
 DELTA = 0.05
+RIGHT = ("accuracy", "exact-match")  # metrics by which an answer is right or wrong
 _SLOT = re.compile(r"\{[^{}]*\}")
 
 
@@ -115,8 +117,13 @@ def run(subject: Subject) -> Finding:
     by_part = {k: sum(cost for (kind, _), cost in zip(texts, nats, strict=True) if kind == k) for k in count}
     bound, fixed = inverted(e, n, kl), inverted(e, n, 0.0)
     loose = additive(e, n, kl)
+    metric = EACH[subject.task.kind]
     if bound >= 0.9995:
-        headline = f"no bound: {n} examples are too few for {kl:.0f} nats of prompt (error there: {e:.3f})"
+        lost = "error" if metric in RIGHT else f"mean of 1 - {metric}"
+        headline = f"no bound: {n} examples are too few for {kl:.0f} nats of prompt ({lost} there: {e:.3f})"
+    elif metric not in RIGHT:
+        headline = (f"with 95 % confidence the mean of 1 - {metric} is at most {bound:.3f} on new examples: {e:.3f} on "
+                    f"the {n} it was chosen on, and {kl:.0f} nats of prompt")  # fmt: skip
     else:
         headline = (f"with 95 % confidence at most {bound:.3f} of new examples are answered wrongly: {e:.3f} of the "
                     f"{n} it was chosen on, and {kl:.0f} nats of prompt")  # fmt: skip
@@ -129,7 +136,8 @@ def run(subject: Subject) -> Finding:
         value=bound,
         heads=("part", "texts", "nats"),
         rows=tuple((kind, str(n_texts), f"{by_part[kind]:.1f}") for kind, n_texts in count.items()),
-        details={"bound": bound, "additive": min(1.0, loose), "vacuous": bound >= 1, "additive_vacuous": loose >= 1,
+        details={"bound": bound, "loss": f"1 - {metric}",
+                 "additive": min(1.0, loose), "vacuous": bound >= 1, "additive_vacuous": loose >= 1,
                  "train_error": e, "n": n, "kl": kl, "delta": DELTA, "fixed": fixed, "nats": by_part, "prior": said},
         notes=tuple(notes),
     )  # fmt: skip

@@ -135,7 +135,8 @@ def asked(subject: Subject, inputs: Sequence[Inputs]) -> tuple[Cost, str]:
 def run(subject: Subject) -> Finding:
     task, prompt, model = subject.task, subject.prompt, subject.model
     inputs = [e.inputs for e in subject.examples]
-    bare: Prompt = Text(frame=default_frame(model, task, prompt.frame.readout), head=prompt.head)
+    written_at_most = {k: prompt.card[k] for k in ("answer_tokens",) if k in prompt.card}  # or the times would differ
+    bare: Prompt = Text(frame=default_frame(model, task, prompt.frame.readout), head=prompt.head, card=written_at_most)
     ours, theirs = tokens(subject, prompt, inputs), tokens(subject, bare, inputs)
     notes: list[str] = []
     times: tuple[float, float, float] | None = None

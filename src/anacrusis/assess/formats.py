@@ -4,15 +4,16 @@ FormatSpread looks for the best and the worst format with few answers. Each step
 that has not seen all examples, and scores a batch of the one with the largest draw (then, as long, the smallest):
 
     theta_f ~ Beta(a + hits_f, b + seen_f - hits_f),    f = argmax_f theta_f    (second half: argmin)
-    spread = accuracy of the best - accuracy of the worst, both on all examples
+    spread = accuracy of the best - accuracy of the worst, both on the half of the examples that chose neither
 
 Papers: Sclar et al. 2023, Quantifying Language Models' Sensitivity to Spurious Features in Prompt Design,
     https://arxiv.org/abs/2310.11324 (section 3); He et al. 2024, Does Prompt Formatting Have Any Impact on LLM
     Performance?, https://arxiv.org/abs/2411.10541 (plain, Markdown, JSON, YAML)
 Departure: best and worst are chosen by their posterior means, where the release takes the luckiest raw means; the
-    search sees half of the examples, so that the other half tells what is left of the spread on examples that chose
-    nothing; the prior holds 10 examples at the original's (smoothed) accuracy, which is defined at an accuracy of 1
-    too. A template without field names gets those of its fields.
+    search sees half of the examples, and the spread is that of the other half: where no format is better than another
+    it is about 0, while that of the examples that chose is not; the prior holds 10 examples at the original's
+    (smoothed) accuracy, which is defined at an accuracy of 1 too. A template without field names gets those of its
+    fields.
 """
 
 from __future__ import annotations
@@ -196,32 +197,33 @@ def run(subject: Subject) -> Finding:
     means = (a + hits[tried]) / (a + b + seen[tried])
     best, worst = (arms[int(tried[i])] for i in (means.argmax(), means.argmin()))
     said = [subject.predictions(framed(subject, f), [e.inputs for e in mixed]) for _, f in (best, worst)]
-    spread = difference(subject, said[0], said[1], mixed)
-    fresh = difference(subject, said[0][half:], said[1][half:], mixed[half:])
-    top, bottom = (float(subject.values(framed(subject, f), mixed).mean()) for _, f in (best, worst))
+    whole = difference(subject, said[0], said[1], mixed)
+    spread = difference(subject, said[0][half:], said[1][half:], mixed[half:])
+    both = [subject.values(framed(subject, f), mixed) for _, f in (best, worst)]
+    table = [(which, *v, x) for which, v, x in zip(("best", "worst"), (best, worst), both, strict=True)]
+    table += [("", *v, x) for v, x in zip(known, full, strict=True)]
+    top, bottom, mine = (float(v[half:].mean()) for v in (*both, full[0]))
     below = float(((means < means[0]).sum() + 0.5 * ((means == means[0]).sum() - 1)) / max(1, len(tried) - 1))
     metric = EACH[subject.task.kind]
-    table = [("best", *best, top), ("worst", *worst, bottom)]
-    table += [("", name, f, float(v.mean())) for (name, f), v in zip(known, full, strict=True)]
     return Finding(
-        headline=f"format spread {spread.value:.3f} [{spread.low:.3f}, {spread.high:.3f}]: {metric} {top:.3f} under "
-        f"the best and {bottom:.3f} under the worst of {len(tried)} formats (spread {fresh.value:.3f} on examples that "
-        f"did not choose them); the prompt's own, {full[0].mean():.3f}, does better than {below:.0%} of the others",
+        headline=f"format spread {spread.value:.3f} [{spread.low:.3f}, {spread.high:.3f}] on examples that chose no "
+        f"format: {metric} {top:.3f} under the best and {bottom:.3f} under the worst of {len(tried)}; the prompt's "
+        f"own, {mine:.3f}, does better than {below:.0%} of the others where they were chosen",
         value=spread.value,
         low=spread.low,
         high=spread.high,
-        heads=("", "format", metric),
-        rows=tuple((which, json.dumps(name, ensure_ascii=False), f"{v:.3f}") for which, name, _, v in table),
-        details={"spread": spread.value, "best": _shown(best), "worst": _shown(worst), "best_score": top,
-                 "worst_score": bottom, "fresh": {"spread": fresh.value, "low": fresh.low, "high": fresh.high,
-                 "n": fresh.n}, "own": float(full[0].mean()), "better_than": below,
-                 "styles": {name: float(v.mean()) for (name, _), v in zip(known[1:], full[1:], strict=True)},
+        heads=("", "format", metric, "on all examples"),
+        rows=tuple((which, json.dumps(name, ensure_ascii=False), f"{v[half:].mean():.3f}", f"{v.mean():.3f}")
+                   for which, name, _, v in table),
+        details={"spread": spread.value, "n": spread.n, "best": _shown(best), "worst": _shown(worst),
+                 "best_score": top, "worst_score": bottom, "own": mine, "better_than": below,
+                 "all_examples": {"spread": whole.value, "low": whole.low, "high": whole.high, "n": whole.n},
+                 "styles": {name: float(v[half:].mean()) for (name, _), v in zip(known[1:], full[1:], strict=True)},
                  "formats": [{"format": arms[int(k)][0], "mean": float(m), "seen": int(seen[k])}
                              for k, m in zip(tried, means, strict=True)]},
-        chart={"kind": "bars", "points": [[which, v] for which, _, _, v in table[:2]]
-               + [[name, float(v.mean())] for (name, _), v in zip(known, full, strict=True)]},
-        notes=(*notes, f"best and worst were chosen on {half} of the {n} examples; on the {fresh.n} others, which "
-               f"chose nothing, their spread is {fresh.value:.3f} [{fresh.low:.3f}, {fresh.high:.3f}]"),
+        chart={"kind": "bars", "points": [[which or name, float(v[half:].mean())] for which, name, _, v in table]},
+        notes=(*notes, f"best and worst were chosen on {half} of the {n} examples, and are told of on the {spread.n} "
+               f"others; on all, which is partly luck, they are {whole.value:.3f} apart"),
     )  # fmt: skip
 
 

@@ -2,18 +2,22 @@
 
     worst = min_g m_g,  gap = max_g m_g - min_g m_g     m_g: mean of v over the n_g examples of group g; v: (N,), 0..1
     r = max over pairs of |m_g - m_h| / sqrt(1/n_g + 1/n_h);  p = (1 + #{shuffles whose r is as large}) / (1 + shuffles)
-    interval of the gap: gap -+ c sqrt(1/n_max + 1/n_min),  c: the 95 % quantile of r over shuffles
+    interval of the gap: from the largest low end to the largest high end of all pairs of groups,
+        u_g - u_h -+ t sqrt(s_g^2 / (n_g + 2) + s_h^2 / (n_h + 2))    u, s^2: mean and variance with a 0 and a 1 added
 
 The groups are those of a column of the user's; else thirds of the input's length, and classes. Best and worst group are
 chosen after looking, so the gap is held against the largest ones of groups drawn at random (the range test of Tukey and
-Kramer, with shuffles for its table), and each group's interval is widened to level 1 - 0.05 / groups: then it holds for
-the one that came out worst, too.
+Kramer, with shuffles for its table). Its interval is of all pairs together (t: Student's quantile at 1 - 0.025 / pairs,
+with Welch's degrees of freedom, as some groups vary more than others), and each group's is widened to level
+1 - 0.05 / groups: both hold for the group that came out worst, too.
 Where there are probabilities: would confidence have told a group's score without its labels? m_others + (mean
 confidence of the group - that of the others).
 
 Paper: Sagawa et al. 2020, https://arxiv.org/abs/1911.08731 (the worst group's score); Guillory et al. 2021,
-    https://arxiv.org/abs/2107.03315 (difference of confidences)
-Departure: nothing is trained for the worst group; the other groups stand for the domain that labels are known of.
+    https://arxiv.org/abs/2107.03315 (difference of confidences); Agresti & Caffo 2000,
+    https://doi.org/10.1080/00031305.2000.10474560 (the 0 and the 1 that are added)
+Departure: t for z; nothing is trained for the worst group; the other groups stand for the domain that labels are known
+    of.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import stdtrit
 
 from ..measure.intervals import Interval, bootstrap
 from ..task import Example
@@ -80,14 +85,23 @@ def gap_of(values: Floats, index: Any, rng: np.random.Generator, level: float = 
         return float((np.abs(m[:, None] - m) / scale).max())
 
     found = means(values)
-    best, worst = int(found.argmax()), int(found.argmin())
-    value, r = float(found[best] - found[worst]), largest(found)
+    value, r = float(found.max() - found.min()), largest(found)
     drawn = np.array([largest(means(values[rng.permutation(len(values))])) for _ in range(SHUFFLES)])
-    off = float(np.quantile(drawn, level) * scale[best, worst])
-    if np.ptp(values) < 1e-12:  # all alike: what the smallest group cannot rule out (Wilson's bound for 0 of n)
-        off = 1.96**2 / (int(sizes.min()) + 1.96**2)
     p = (1 + int((drawn >= r - 1e-12).sum())) / (1 + SHUFFLES)
-    return Gap(value, max(0.0, value - off), min(1.0, value + off), p)
+    low, high = gap_ends(values, index, level)
+    return Gap(value, max(0.0, min(low, value)), min(1.0, max(high, value)), p)
+
+
+def gap_ends(values: Floats, index: Any, level: float) -> tuple[float, float]:
+    """The interval of the largest difference of two groups' true means, before it is cut to 0..1; see `gap_of`."""
+    n = np.bincount(index) + 2
+    u = (np.bincount(index, values) + 1) / n
+    v = ((np.bincount(index, values**2) + 1) / n - u**2) / n  # of a group's mean
+    g, h = np.triu_indices(len(n), 1)
+    freedom = (v[g] + v[h]) ** 2 / (v[g] ** 2 / (n[g] - 1) + v[h] ** 2 / (n[h] - 1))
+    off = stdtrit(freedom, 1 - (1 - level) / 2 / len(g)) * np.sqrt(v[g] + v[h])
+    apart = np.abs(u[g] - u[h])
+    return float((apart - off).max()), float((apart + off).max())
 
 
 def foretold(sure: Floats, values: Floats, mine: Any) -> float:
@@ -97,7 +111,7 @@ def foretold(sure: Floats, values: Floats, mine: Any) -> float:
 
 
 def run(subject: Subject) -> Finding:
-    examples = subject.drawn("groups", subject.examples, subject.cells)
+    examples = _drawn(subject)
     inputs = [e.inputs for e in examples]
     values, said = subject.values(None, examples), subject.predictions(None, inputs)
     sure = None if subject.endpoint or not subject.classes else subject.probabilities(None, inputs).max(1)
@@ -116,7 +130,11 @@ def run(subject: Subject) -> Finding:
                               classes=len(subject.task.labels) or None, level=level)  # fmt: skip
             by = None if sure is None else foretold(sure, values, index == g)
             found.append(_Group(way, name, score, by, float(values[index != g].mean())))
-    return _finding(found, gaps, float(values.mean()), _notes(subject, found, len(examples)))
+    return _finding(EACH[subject.task.kind], found, gaps, float(values.mean()), _notes(subject, found, len(examples)))
+
+
+def _drawn(subject: Subject) -> tuple[Example, ...]:
+    return subject.drawn("groups", subject.examples, subject.cells)
 
 
 def _place(name: str) -> tuple[Any, ...]:
@@ -134,25 +152,26 @@ class _Group:
     others: float  # the score of all others
 
 
-def _finding(found: list[_Group], gaps: dict[str, Gap], whole: float, notes: tuple[str, ...]) -> Finding:
+def _finding(metric: str, found: list[_Group], gaps: dict[str, Gap], whole: float, notes: tuple[str, ...]) -> Finding:
     way = min(gaps, key=lambda w: (gaps[w].p, -gaps[w].value))
     gap, worst = gaps[way], min((g for g in found if g.way == way), key=lambda g: g.score.value)
     p = min(1.0, gap.p * len(gaps))  # the way was chosen after looking, too
     verdict = "the groups differ more than chance makes" if p <= 0.05 else "chance alone may make that"
     return Finding(
-        headline=f"worst {way} {worst.name!r}: {worst.score}, of {whole:.2f} in all; from worst to best "
+        headline=f"worst {way} {worst.name!r}: {metric} {worst.score}, of {whole:.2f} in all; from worst to best "
         f"{gap.value:.2f} [{gap.low:.2f}, {gap.high:.2f}]: {verdict} (p = {p:.3f})",
         value=gap.value,
         low=gap.low,
         high=gap.high,
-        heads=("by", "group", "examples", "score", "foretold"),
+        heads=("by", "group", "examples", metric, "foretold"),
         rows=tuple(
             (g.way, g.name, str(g.score.n), str(g.score), "" if g.foretold is None else f"{g.foretold:.2f}")
             for g in found
         ),
         details={"way": way, "worst": worst.name, "p": p, "gaps": {w: asdict(g) for w, g in gaps.items()},
                  "groups": [asdict(g) for g in found]},
-        chart={"kind": "ranges", "points": [[g.name, g.score.value, g.score.low, g.score.high] for g in found]},
+        chart={"kind": "ranges", "said": "95 % interval, of all groups together",
+               "points": [[g.name, g.score.value, g.score.low, g.score.high] for g in found]},
         notes=notes,
     )  # fmt: skip
 
@@ -173,8 +192,10 @@ def _notes(subject: Subject, found: list[_Group], used: int) -> tuple[str, ...]:
 
 
 def refuses(subject: Subject) -> str:
-    if ways(subject, subject.examples):
+    if ways(subject, _drawn(subject)):
         return ""
+    if ways(subject, subject.examples):
+        return f"of the {subject.cells} examples that are allowed no two groups have {LEAST}; allow more answers"
     if subject.groups:
         return f"all examples are of one group, or the groups have fewer than {LEAST} examples"
     return "no groups are given, and the examples do not differ in length or class"

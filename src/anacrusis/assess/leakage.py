@@ -1,15 +1,17 @@
 """Leakage: whether the prompt's words hold rows of the data or secrets, and whether learned values give rows away.
 
-Words: a row is in a text where the text has it verbatim, shares 8 words in a row with it, or 50 characters in a row.
-Case, punctuation and white space are left out. Sequences that more than 10 rows share are common phrases, not rows.
+Words: a row is in a text where the text has it verbatim, shares 8 words in a row with it, or 50 characters in a row; in
+scripts without spaces 20, and 10 are enough for a whole row. Case, punctuation and white space are left out. Sequences
+that more than 10 rows share are common phrases, not rows.
     rows to learn from: usual in demonstrations, a warning elsewhere. rows to test on: the score is told without them
 Learned values: can a stranger tell by the loss which examples the prompt was learned from?
     advantage = P(loss <= t | learned from) - P(loss <= t | not),   t: the mean loss of those that it was learned from
-    0: no better than a coin, 1: always. loss: -log p[gold], nats
+    0: as good as a coin, 1: always right; of as many of each kind it tells (1 + advantage) / 2 rightly
+    loss: -log p[gold], nats
 
 Paper: Brown et al. 2020, https://arxiv.org/abs/2005.14165 (appendix C: overlap with the training data); Yeom et al.
     2018, https://arxiv.org/abs/1709.01604 (section 3: advantage of an attack by loss)
-Departure: n-grams of 8 words (there: 8 to 13 by the data set) and of 50 characters, for scripts without spaces.
+Departure: n-grams of 8 words (there: 8 to 13 by the data set), and of 50 and 20 characters.
 """
 
 from __future__ import annotations
@@ -27,9 +29,12 @@ from ..task import Example
 from .bound import parts_of
 from .measure import Finding, Measure, register
 from .subject import EACH, Floats, Subject
+from .variants import DENSE, marks
 
-GRAM, RUN = 8, 50  # words and characters in a row
+GRAM, RUN, DENSE_RUN = 8, 50, 20  # words in a row; characters; characters of a script without spaces
+WHOLE = 10  # characters of such a script, in a row that is found verbatim
 COMMON = 10  # rows that may share a sequence
+HOW = ("8 words", "50 characters", "20 characters")
 SHORT = 3  # words: fewer are found only where a demonstration's input is just them
 RESAMPLES = 2000
 SECRETS = {
@@ -52,24 +57,43 @@ class Row:
     where: str
     id: str  # of the example
     part: str
-    how: str  # "verbatim", "8 words" or "50 characters"
+    how: str  # "verbatim" or one of HOW
 
 
 def words_of(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
+    return re.findall(rf"[\w{marks()}]+", text.casefold())
+
+
+def dense(text: str) -> int:
+    """How many characters are of a script without spaces."""
+    return len(re.findall(DENSE, text))
 
 
 def sequences(words: Sequence[str]) -> set[tuple[str, str]]:
-    """Every 8 words and 50 characters in a row, of words with single spaces between them."""
-    line = " ".join(words)
-    grams = {("8 words", " ".join(words[i : i + GRAM])) for i in range(len(words) - GRAM + 1)}
-    return grams | {("50 characters", line[i : i + RUN]) for i in range(len(line) - RUN + 1)}
+    """Every 8 words and 50 characters in a row, of words with single spaces between them; and 20 characters in a row,
+    without any, that are mostly of a script without spaces."""
+    line, tight = " ".join(words), "".join(words)
+    found = {(HOW[0], " ".join(words[i : i + GRAM])) for i in range(len(words) - GRAM + 1)}
+    found |= {(HOW[1], line[i : i + RUN]) for i in range(len(line) - RUN + 1)}
+    if dense(tight) > DENSE_RUN // 2:
+        runs = (tight[i : i + DENSE_RUN] for i in range(len(tight) - DENSE_RUN + 1))
+        found |= {(HOW[2], run) for run in runs if dense(run) > DENSE_RUN // 2}
+    return found
+
+
+def whole(words: Sequence[str], text: Sequence[str]) -> bool:
+    """Whether a row is in a text as it is, both in words."""
+    if not words:
+        return False
+    if f" {' '.join(words)} " in f" {' '.join(text)} ":
+        return len(words) >= SHORT or list(words) == list(text) or dense("".join(words)) >= WHOLE
+    return dense("".join(words)) >= WHOLE and "".join(words) in "".join(text)
 
 
 def overlaps(parts: Iterable[tuple[str, str]], rows: Iterable[tuple[str, Example]]) -> list[Row]:
     """The rows that are in one of the texts; parts: (what it is, text), rows: (split, example)."""
     texts = [(part, words_of(text)) for part, text in parts]
-    held = [(part, f" {' '.join(words)} ", sequences(words)) for part, words in texts]
+    held = [(part, words, sequences(words)) for part, words in texts]
     every = set().union(*(found for _, _, found in held)) if held else set()
     known = [(split, e, [words_of(t) for t in e.inputs]) for split, e in rows]
     shared = [set().union(*(sequences(w) & every for w in inputs)) if every else set() for _, _, inputs in known]
@@ -77,10 +101,9 @@ def overlaps(parts: Iterable[tuple[str, str]], rows: Iterable[tuple[str, Example
     out = []
     for (split, e, inputs), found in zip(known, shared, strict=True):
         rare = {s for s in found if count[s] <= COMMON}
-        for part, line, mine in held:
-            whole = [w for w in inputs if w and f" {' '.join(w)} " in line and (len(w) >= SHORT or line.split() == w)]
-            how = "verbatim" if whole else next((h for h in ("8 words", "50 characters")
-                                                 if any(s[0] == h for s in rare & mine)), "")  # fmt: skip
+        for part, words, mine in held:
+            verbatim = any(whole(w, words) for w in inputs)
+            how = "verbatim" if verbatim else next((h for h in HOW if any(s[0] == h for s in rare & mine)), "")
             if how:
                 out.append(Row(split, e.where or e.id, e.id, part, how))
     return out
@@ -150,9 +173,9 @@ def run(subject: Subject) -> Finding:
     details = {"rows": [asdict(r) for r in rows], "secrets": [list(s) for s in private], "test": len(tested),
                "train_in_demonstrations": len(shown), "train_elsewhere": len(misplaced)}  # fmt: skip
     if tested:
-        whole, clean = _with_and_without(subject, tested)
-        said.append(f"{whole} with them, {clean} without")
-        details |= {"with": whole, "without": clean}
+        every, clean = _with_and_without(subject, tested)
+        said.append(f"{EACH[subject.task.kind]} {every} with them, {clean} without")
+        details |= {"with": every, "without": clean}
     if misplaced:
         said.append(f"{len(misplaced)} training examples are outside its demonstrations")
     if private:
@@ -162,8 +185,9 @@ def run(subject: Subject) -> Finding:
         value, low, high = member.advantage
         gap, floor, top = member.gap
         said.append(
-            f"by its loss an example it was learned from is told from others {value:.2f} [{low:.2f}, {high:.2f}] "
-            f"better than by a coin; scores differ by {gap:.2f} [{floor:.2f}, {top:.2f}]"
+            f"who guesses by the loss which examples it was learned from has an advantage of {value:.2f} [{low:.2f}, "
+            f"{high:.2f}] (0: as by a coin, 1: always right) and is right about {(1 + value) / 2:.0%} of as many of "
+            f"each kind; {EACH[subject.task.kind]} differs by {gap:.2f} [{floor:.2f}, {top:.2f}]"
         )
         details["membership"] = asdict(member)
     return Finding(

@@ -25,7 +25,7 @@ from ..task import Example
 from .measure import Finding, Measure, register
 from .paraphrases import SYNONYMS
 from .subject import EACH, Floats, Inputs, Subject
-from .variants import framed, over_examples, refusal
+from .variants import DENSE, framed, marks, over_examples, refusal
 
 SHARES = (0.05, 0.10, 0.20)  # of the words
 MAIN = 0.10  # the share that the headline tells of
@@ -62,8 +62,11 @@ def typo(word: str, rng: np.random.Generator) -> str:
 
 
 def careless(word: str, rng: np.random.Generator) -> str:
-    """The word as somebody in a hurry might write it: an article left out, a synonym, else case, a mark or a space."""
+    """The word as somebody in a hurry might write it: an article left out, a synonym, else case, a mark or a space. It
+    always differs, also in scripts without case."""
     kind = int(rng.integers(4))
+    if word.upper() == word.lower():
+        kind = 1 + int(rng.integers(3))
     if word.lower() in ARTICLES:
         return ""
     if kind == 0 and word.lower() in ALIKE:
@@ -79,11 +82,10 @@ def spoilt(
 ) -> list[str]:
     """The text with each share of its words edited; share s of n words: floor(s n + u), u drawn once, s n on average.
 
-    Words have two letters or more (articles one); slots in braces and the texts `kept` (in any case) are none.
+    Words have two letters or more (articles one), and their vowel signs; of scripts without spaces two characters count
+    as a word. Slots in braces and the texts `kept` (in any case) are none.
     """
-    fixed = "|".join([r"\{[^{}]*\}", *(rf"(?<!\w){re.escape(k)}(?!\w)" for k in sorted(kept, key=len, reverse=True))])
-    one = r"(?<!\w)(?P<word>a|[^\W\d_]{2,})(?!\w)" if edit is careless else r"(?<!\w)(?P<word>[^\W\d_]{2,})(?!\w)"
-    spans = [m.span() for m in re.finditer(rf"{fixed}|{one}", text, re.IGNORECASE) if m["word"]]
+    spans = _words(text, edit is careless, tuple(kept))
     order, u = rng.permutation(len(spans)), rng.random()
     said = [edit(text[a:b], rng) for a, b in spans]
     out = []
@@ -94,6 +96,23 @@ def spoilt(
                 new, end = new + text[end:a] + said[i], b
         out.append(new + text[end:])
     return out
+
+
+def _words(text: str, articles: bool, kept: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Where the words are that may be edited."""
+    edge = rf"[\w{marks()}]"
+    bounds = {k: ("", "") if re.search(DENSE, k) else (f"(?<!{edge})", f"(?!{edge})") for k in kept}
+    fixed = [
+        r"\{[^{}]*\}",
+        *(f"{bounds[k][0]}{re.escape(k)}{bounds[k][1]}" for k in sorted(kept, key=len, reverse=True)),
+    ]
+    letters = rf"(?:[^\W\d_]|[{marks()}]){{2,}}"
+    one = re.compile(rf"{DENSE}{{2}}|(?<!{edge})(?:{'a|' * articles}{letters})(?!{edge})", re.IGNORECASE)
+    found, start = [], 0
+    for stop, after in [*(m.span() for m in re.finditer("|".join(fixed), text, re.IGNORECASE)), (len(text), len(text))]:
+        found += [m.span() for m in one.finditer(text, start, stop)]
+        start = after
+    return found
 
 
 def noisy_frames(frame: Frame, edit: Edit, rng: np.random.Generator, shares: Sequence[float] = SHARES) -> list[Frame]:

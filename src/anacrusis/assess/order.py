@@ -120,7 +120,7 @@ def run(subject: Subject) -> Finding:
         heads=("order of", "which", metric),
         rows=tuple(rows),
         details=details,
-        chart={"kind": "ranges", "points": points},
+        chart={"kind": "ranges", "said": "worst to best order", "points": points},
         notes=(*notes, LUCK),
     )
 

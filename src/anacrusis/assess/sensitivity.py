@@ -27,7 +27,7 @@ from .measure import Finding, Measure, register
 from .noise import noisy_frames, typo
 from .paraphrases import paraphrases
 from .subject import EACH, Floats, Subject
-from .variants import Variant, framed, over_examples, refusal, values_of
+from .variants import Variant, framed, over_examples, picked, refusal, values_of
 
 EACH_KIND = 4  # variants of each kind
 TYPOS = 0.10  # of the prompt's words
@@ -92,7 +92,11 @@ def run(subject: Subject) -> Finding:
     own = np.diagonal(logs, axis1=1, axis2=2)
     moved = np.abs(logs - own[:, None, :]) / np.maximum(lengths, 1)[:, None, :]  # (N, V, V)
     away = moved.sum((0, 2)) / (len(examples) * (kept - 1))  # (V,)
-    scores = values_of(subject, frames, examples).mean(1)
+    values = values_of(subject, frames, examples)
+    scores = values.mean(1)
+    spread = over_examples(picked(values, subject.rng("sensitivity spread")), subject.seed)
+    notes = (*notes, f"the range of {metric} is partly luck: the best and the worst as picked on the other half of the "
+             f"examples are {spread.value:.3f} [{spread.low:.3f}, {spread.high:.3f}] apart")  # fmt: skip
     unit = "nats a token" if written else "nats"
     if not written:
         notes = (*notes, "the probabilities are of the classes among themselves, not of free text")
@@ -108,7 +112,8 @@ def run(subject: Subject) -> Finding:
         heads=("kind", "prompt", "away from the others", metric),
         rows=tuple((how, f"{f.instruction}\n\n{f.template}".lstrip(), f"{a:.3f}", f"{s:.3f}")
                    for (how, f), a, s in zip(every, away, scores, strict=True)),
-        details={"psi": index.value, "by_kind": kinds, "prompts": [
+        details={"psi": index.value, "by_kind": kinds,
+                 "spread": {"value": spread.value, "low": spread.low, "high": spread.high}, "prompts": [
             {"kind": how, "template": f.template, "instruction": f.instruction, "away": float(a), metric: float(s)}
             for (how, f), a, s in zip(every, away, scores, strict=True)]},
         chart={"kind": "bars", "points": [[how, a] for how, a in kinds.items()]},

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from statistics import NormalDist
 from typing import Any
 
@@ -21,7 +23,17 @@ LUCK = (
     "the spread is of the best and the worst as picked on the other half of the examples: the range of the scores is "
     "partly luck, and about 0 means that it is nothing else"
 )
+# a class of a regular expression: scripts that write without spaces (Thai, Lao, Tibetan, Burmese, Khmer, kana, Han)
+DENSE = "[\u0e01-\u0eff\u0f00-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 Variant = tuple[str, Frame]  # what was done, and the frame that came of it
+
+
+@cache
+def marks() -> str:
+    r"""Vowel signs, accents and joiners, to stand in a class of a regular expression: for `re` they are no part of \w,
+    and Hindi, Thai or Arabic with its vowels would be cut in the middle of its words."""
+    found = (chr(c) for c in range(0x300, 0x20000))
+    return "".join(c for c in found if unicodedata.category(c)[0] == "M") + "\u200c\u200d"
 
 
 def framed(subject: Subject, frame: Frame) -> Prompt:

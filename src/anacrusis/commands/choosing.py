@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,14 +11,14 @@ import typer
 
 from .. import _options as o
 from .. import console
-from .._inputs import check_out, load_prompt
+from .._inputs import LEARNED, UNKNOWN, _divided, check_out, load_prompt
 from ..errors import ConfigError, DataError
 from .assessing import Asking
 from .shared import quietly, reading, some
 
 if TYPE_CHECKING:
     from ..prompt.values import Prompt
-    from ..task import Task
+    from ..task import Example, Task
 
 
 def choose(
@@ -72,7 +72,7 @@ def choose(
         raise ConfigError(f"--share {share:g}: expected a share above 0 and at most 1, such as 0.2")
     lines = {"instruction": _lines(instructions), "template": _lines(templates)}
     with console.Progress(quiet) as show:
-        task = quietly(lambda: o.group(o.Data, ctx).read(reading(show)))
+        whole = quietly(lambda: o.group(o.Data, ctx).whole(reading(show), valid=0.0, test=0.0))
     with console.Progress(quiet) as show:
         show.phase("loading", brief=True)
         from ..assess import Subject
@@ -80,11 +80,15 @@ def choose(
         from ..measure.evaluate import evaluate
 
         given = [load_prompt(f) for f in folders or ()]
+        parts = _parts(whole, {str(f): p.card for f, p in zip(folders or (), given, strict=True)}, seed)
+        task = parts.task
+        for note in parts.notes:
+            show.note(note)
         usual = "builtin:tiny-clip" if task.modality == "image" else "builtin:minilm"
         named = model or (given[0].card.get("model") if given else usual)
         opened: Any = replace(o.group(o.Opening, ctx), model=str(named)).open(show)
         names, prompts = _prompts(given, folders or (), lines, opened, task)
-        pool = replace(task, test=tuple(some((*task.train, *task.valid), most, seed)))
+        pool = replace(task, test=tuple(some(parts.choosing, most, seed)))
         total = len(prompts) * len(pool.test)
         cells = max(len(prompts), round(share * total))
         with Asking(opened, budget, o.pairs(price, "--price", "ROLE=IN/OUT")) as desk:
@@ -100,14 +104,15 @@ def choose(
         best = prompts[found.best]
         score = evaluate(best, opened, task) if task.test and not subject.endpoint else None
     if out is not None:
-        best.with_card(model=opened.name, fingerprint=opened.fingerprint, task=task.name, data=task.fingerprint,
-                       seed=seed).save(out)  # fmt: skip
+        if found.best >= len(given):  # made here; the others say themselves what they were learned from
+            best = best.with_card(model=opened.name, fingerprint=opened.fingerprint, task=task.name, **parts.card)
+        best.save(out)
     order = sorted(range(len(prompts)), key=lambda i: (i != found.best, -found.estimates[i]))
     rows = [{"prompt": names[i], "estimate": float(found.estimates[i]), "answers": int((found.seen[i] >= 0).sum())}
             for i in order]  # fmt: skip
     if as_json:
         console.emit({"best": names[found.best], "prompts": rows, "cells": found.cells, "of": total, "how": how,
-                      "score": None if score is None else score.to_json()})  # fmt: skip
+                      "score": None if score is None else score.to_json(), "notes": list(parts.notes)})  # fmt: skip
         return
     heads = ("prompt", "estimate", "answers")
     shown = [(str(r["prompt"]), f"{r['estimate']:.3f}", str(r["answers"])) for r in rows]
@@ -116,6 +121,73 @@ def choose(
     if score is not None:
         said = console.between(score.value, score.low, score.high)
         console.line(f"On {score.n} test examples, which chose nothing: {score.metric} {said}")
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The data, divided so that no prompt is chosen or scored on what it was learned from."""
+
+    task: Task  # its test examples chose nothing
+    choosing: tuple[Example, ...]
+    card: Mapping[str, Any]  # of a prompt that is made here: how its data was divided
+    notes: tuple[str, ...]
+
+
+def _parts(whole: Task, cards: Mapping[str, Mapping[str, Any]], seed: int) -> _Parts:
+    """The data, divided as it was when the prompts were learned from it, and by `seed` where none of them was.
+
+    cards: by the prompt's folder. Raises DataError where nothing is left that the prompts have not seen.
+    """
+    from ..runs.run import learned_from
+    from ..task.splits import pooled
+
+    everything = (*whole.train, *whole.valid, *whole.test)
+    own: list[tuple[Task, Mapping[str, Any]]] = []
+    seen: set[tuple[str, ...]] = set()
+    notes: list[str] = []
+    for folder, card in cards.items():
+        found = _as_learned(card, whole)
+        if found is not None:
+            own.append((found[0], card))
+            seen |= {e.same for e in found[1]}
+        elif card.get("learned") == pooled(everything):
+            raise DataError(f"{folder}: {LEARNED}, or name with --test the test examples that it had")
+        elif card.get("data"):
+            notes.append(f"{folder}: {UNKNOWN}")
+    task, card = own[0] if own else (_divided(whole, seed, None), {"seed": seed})
+    clean = set.intersection(*({e.same for e in t.test} for t, _ in own or [(task, card)])) - seen
+    test = tuple(e for e in task.test if e.same in clean)
+    choosing = tuple(e for e in everything if e.same not in seen | clean)
+    if not choosing:
+        raise DataError(
+            f"each of the {len(everything) - len(test)} examples to choose on is one that a prompt was learned from. "
+            "Give other examples, more of them, or prompts that were learned from fewer (--shots)"
+        )
+    if own:
+        notes.append(f"the prompts are chosen on {len(choosing)} of {len(everything)} examples: none was learned from "
+                     f"these, nor from the {len(test)} test examples")  # fmt: skip
+    how = {k: card[k] for k in ("seed", "split_seed", "redrawn", "shots") if k in card}
+    task = replace(task, test=test)
+    return _Parts(task, choosing, {**how, "data": task.fingerprint, "learned": learned_from(task)}, tuple(notes))
+
+
+def _as_learned(card: Mapping[str, Any], whole: Task) -> tuple[Task, tuple[Example, ...]] | None:
+    """The data divided as it was for this prompt, and what of it may have been trained on; None: other data, or it
+    cannot be told."""
+    from ..runs.run import learned_from
+    from ..task.shift import redrawn
+
+    try:
+        task = _divided(whole, card.get("split_seed", card.get("seed", 0)), card.get("shots"))
+        if card.get("redrawn"):
+            task = redrawn(task, *card["redrawn"])
+    except DataError:  # too few examples for its shots
+        return None
+    if card.get("data") in (task.fingerprint, replace(task, test=()).fingerprint):
+        return task, task.train
+    if card.get("learned") == learned_from(task):  # but under another metric, or with validation drawn differently
+        return task, (*task.train, *task.valid)
+    return None
 
 
 def _lines(file: Path | None) -> list[str]:

@@ -88,8 +88,19 @@ def compare(
     For example: anacrusis compare tickets.csv --methods prompt-tuning,p-tuning-v2 --seeds 5 --shots 4,16
     """
     shots = _shots(counts)
-    check_out(out, "compare.json")
+    check_out(out, "compare.json", "race")
     from ..registry import get
+
+    if budget not in (None, "none"):
+        from ..search.budget import parse
+
+        parse(str(budget))  # a misspelt one is refused now
+    if seeds is not None and seeds < 1:
+        raise ConfigError(f"--seeds {seeds}: expected at least 1")
+    if methods == "auto" and len(shots) > 1:
+        raise ConfigError(f"--shots {counts}: auto races with one number of examples a class; give one")
+    if "auto" in methods.split(",") and methods != "auto":
+        raise ConfigError(f"--methods {methods}: auto stands alone: it finds its candidates itself")
 
     chosen = [] if methods == "auto" else [get(n.strip()).name for n in methods.split(",") if n.strip()]
     if not chosen and methods != "auto":
@@ -107,21 +118,24 @@ def compare(
         opening = replace(o.group(o.Opening, ctx), model=model or usual)
         opened, means = opening.open(show), o.group(o.Searches, ctx).means(opening)
         folder = out or fresh(task)
-        options, keep = _options(settings), valid is not None
+        options, keep = _options(settings), "valid" in task.source.get("given", ())
         race, raced = None, None
         if methods == "auto":
             _affordable(["auto"], budget, opened, writer, judge)
             race = Race(candidates(opened, task), task, opened, folder / "race", means, options, shots[-1], keep)
             with _stoppable(folder):
                 raced = race.run(_spread(jobs, ray), show)
-            chosen, shots, seeds = [raced.winner], shots[-1:], seeds or raced.seeds
-            options = _left(options, raced)
+            chosen, seeds = [raced.winner], seeds or max(1, raced.seeds)
             show.title = ""
         names = [*chosen, *(b for b in BASELINES if baselines and b not in chosen and _fits(b, opened, task))]
         _affordable([n for n in chosen if get(n).engine == "search"], budget, opened, writer, judge)
+        if raced is not None:
+            options = _left(options, names)
         grid = Grid(
             methods=tuple(names), seeds=5 if seeds is None else seeds, shots=shots, options=options, keep_valid=keep
         )
+        if race is not None and race.limits:  # what the race left is for all that is scored on test
+            means = replace(means, budget=race.last(len(grid.cells)))
         comparing = Comparing(grid, task, opened, folder, means)
         if race is not None and raced is not None:
             race.adopt(raced, comparing)
@@ -149,9 +163,13 @@ def _affordable(paid: Sequence[str], budget: str | None, model: Any, *others: st
         )
 
 
-def _left(options: dict[str, dict[str, Any]], raced: Raced) -> dict[str, dict[str, Any]]:
+def _left(options: dict[str, dict[str, Any]], names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The options that still have somebody to go to."""
-    return {k: v for k, v in options.items() if k == raced.winner}
+    from ..registry import get
+    from ..runs.grid import has
+
+    common = {k: v for k, v in options.get("", {}).items() if any(has(get(n), k) for n in names)}
+    return {"": common, **{k: v for k, v in options.items() if k in names}}
 
 
 def _spread(jobs: int, ray: str | None) -> Any:
@@ -213,8 +231,10 @@ def _tell(found: Board, folder: Path, as_json: bool, raced: Raced | None = None)
         console.line(f"note: {note}")
     console.line(f"In {console.shown(folder)}: {PAGE}, leaderboard.md, .csv and .json, and each run in cells/.")
     if board.best is not None:
-        seed = next(d for d in found.done if d.run is not None and d.cell.method == board.best.method)
-        console.line(f'Next:  anacrusis predict {console.shown(folder / "cells" / seed.cell.name)} "text"')
+        cells = [d.cell for d in found.done if d.run is not None and d.cell.method == board.best.method]
+        cell = next((c for c in cells if c.shots == board.best.shots), cells[0])
+        what = '"text"' if found.task.modality == "text" else "picture.jpg"
+        console.line(f"Next:  anacrusis predict {console.shown(folder / 'cells' / cell.name)} {what}")
 
 
 def _said(board: Leaderboard, column: int) -> bool:
@@ -226,7 +246,7 @@ def _said(board: Leaderboard, column: int) -> bool:
 
 def _shots(counts: str) -> tuple[int | None, ...]:
     said = [c.strip() for c in counts.split(",") if c.strip()]
-    if not said or not all(c == "all" or (c.isdigit() and int(c) > 0) for c in said):
+    if not said or not all(c == "all" or (c.isdecimal() and int(c) > 0) for c in said):
         raise ConfigError(f"--shots {counts}: expected whole numbers above 0, or all, such as 1,4,16,all")
     numbers = sorted({int(c) for c in said if c != "all"})
     return (*numbers, *([None] if "all" in said else []))

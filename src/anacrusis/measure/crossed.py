@@ -37,6 +37,7 @@ from ..errors import ConfigError
 from ..task.metrics import Golds, Metric, aligned, find
 from .intervals import BLOCK, Floats, Interval, _check, _golds, _pick, bounded, each
 
+EVERY = -1  # the place of a run that stands for every seed
 GROUPS = 400  # of examples that the jackknife leaves out in turn, at most
 NODES = 64  # of the mean over W
 
@@ -277,13 +278,15 @@ def against_best(
 
 
 def _rows(metric: Metric, runs: Sequence[Any], golds: Golds, classes: int | None) -> dict[int, Floats]:
-    """(N,) numbers by the seed's place, without seeds that failed."""
+    """(N,) numbers by the seed's place, without seeds that failed; EVERY where the only run stands for all seeds."""
     _there(runs)
+    if len(runs) == 1:
+        return {EVERY: pseudo(metric, runs[0], golds, classes)}
     return {s: pseudo(metric, run, golds, classes) for s, run in enumerate(runs) if run is not None}
 
 
 def _compared(a: dict[int, Floats], b: dict[int, Floats], span: float, level: float) -> Comparison:
-    if len(a) == 1 or len(b) == 1:  # one run stands for every seed
+    if EVERY in a or EVERY in b:
         pairs = [(x, y) for x in a.values() for y in b.values()]
     else:
         pairs = [(a[s], b[s]) for s in a if s in b]

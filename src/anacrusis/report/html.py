@@ -202,8 +202,11 @@ def _rendered(name: str, view: Mapping[str, Any], nav: Sequence[tuple[str, str]]
 # --- numbers, the same everywhere
 
 
+UNKNOWN = "not known"  # what is no number: the loss of a run that ran away
+
+
 def _score(v: float) -> str:
-    return f"{v:.3f}"
+    return f"{v:.3f}" if svg.known(v) else UNKNOWN
 
 
 def _interval(i: Any) -> str:
@@ -288,7 +291,7 @@ def _caption(group: str, groups: Sequence[str]) -> str:
 
 
 def _y(metric: str, values: Sequence[float], label: str = "") -> svg.Scale:
-    low, high = svg.room_for(values, most=1.0 if max(values) <= 1 else math.inf, least=find(metric).low)
+    low, high = svg.room_for(values, most=math.inf if any(v > 1 for v in values) else 1.0, least=find(metric).low)
     return svg.Scale(label or metric, low, high, form=lambda v: f"{v:.2f}".replace("-0.00", "0.00"))
 
 
@@ -395,7 +398,7 @@ def _learning(board: Board, series: Mapping[str, int]) -> list[svg.Chart]:
 
 
 def _loss(v: float | None) -> str:
-    return "" if v is None else f"{v:.3f}"
+    return "" if v is None else _score(v)
 
 
 def _learned(id: str, title: str, lines: Sequence[svg.Line], task: Task | None) -> svg.Chart:
@@ -615,15 +618,14 @@ def _finding(found: Found, measure: Any) -> dict[str, Any]:
     kind, points = f.chart.get("kind"), list(f.chart.get("points", ()))
     id = "measure-" + re.sub(r"\W+", "-", found.name)
     chart = None
-    if kind == "reliability" and points:
+    if kind == "reliability" and any(svg.known(*p) for p in points):
         chart = svg.reliability(id + "-chart", "How often answers of a confidence are right", points)
-    drawn = _drawn(kind, points[:TEXTS]) if kind in ("bars", "ranges") and points else _Points([], (0, 1))
+    said = str(f.chart.get("said", "95 % interval")) if kind == "ranges" else ""
+    drawn = _drawn(kind, points[:TEXTS], said) if kind in ("bars", "ranges") and points else _Points([], (0, 1))
     more = len(points) - len(drawn.rows)
-    right = [
-        h
-        for i, h in enumerate(f.heads)
-        if f.rows and all(re.match(r"^[-+$]?[\d,.]+(\D{0,3}|\s.*)$|^$", r[i]) for r in f.rows)
-    ]
+    rows = [[UNKNOWN if cell in ("nan", "inf", "-inf") else cell for cell in row] for row in f.rows]
+    keys = _keys(rows)
+    right = [h for h, key in zip(f.heads, keys[0], strict=True) if key is not None] if keys else []
     link = (
         re.fullmatch(r"\[([^\]]+)\]\((https?://[^\s)]+)\)", measure.paper.strip())
         if measure and measure.paper
@@ -631,24 +633,46 @@ def _finding(found: Found, measure: Any) -> dict[str, Any]:
     )
     return {
         "id": id, "name": found.name, "summary": measure.summary if measure else "", "headline": f.headline,
-        "chart": chart, "kind": kind, "bars": drawn.rows, "domain": drawn.domain,
+        "chart": chart, "kind": kind, "bars": drawn.rows, "domain": drawn.domain, "said": said,
         "more": f"{more} more are left out of the drawing." if kind in ("bars", "ranges") and more else "",
-        "heads": f.heads, "rows": f.rows, "right": right[1:] if f.heads and right[:1] == [f.heads[0]] else right,
+        "heads": f.heads, "rows": rows, "sorted_by": keys,
+        "right": right[1:] if f.heads and right[:1] == [f.heads[0]] else right,
         "notes": f.notes, "paper": (link[1], link[2]) if link else None,
         "cost": f"{found.answers:,} answers computed for it, {_seconds(found.seconds)}.",
     }  # fmt: skip
 
 
-def _drawn(kind: str, points: Sequence[Sequence[Any]]) -> _Points:
-    """Bars, or ranges as (label, value, low, high); three numbers in any order: the value is the one between."""
-    values = [sorted(float(v) for v in p[1:]) for p in points]
+def _number(text: str) -> float | None:
+    """The number that a cell begins with, before a unit or an interval; None where it does not."""
+    found = re.match(r"([-+]?)\$?([\d,]*\.?\d+)(?:\D{0,3}|\s.*)$", text)
+    return None if found is None else float(found[1] + found[2].replace(",", ""))
+
+
+def _keys(rows: Sequence[Sequence[str]]) -> list[list[float | str | None]]:
+    """By row and column, what a table is sorted by: numbers, "" for what is not known; None: by the text itself."""
+    columns: list[list[float | str | None]] = []
+    for cells in zip(*rows, strict=True):
+        numbers = [_number(c) for c in cells]
+        numeric = all(n is not None or c in ("", UNKNOWN) for n, c in zip(numbers, cells, strict=True))
+        columns.append(["" if n is None else n for n in numbers] if numeric else [None] * len(cells))
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _drawn(kind: str, points: Sequence[Sequence[Any]], said: str = "") -> _Points:
+    """Bars, or ranges as (label, value, low, high); three numbers in any order: the value is the one between. said:
+    what the ranges are. What is no number is said and not drawn."""
+    values = [sorted(float(v) for v in p[1:]) if svg.known(*p[1:]) else [] for p in points]
     flat = [0.0, *(v for several in values for v in several)]
     high = 1.0 if 0.5 < max(flat) <= 1 else max(flat) or 1.0  # scores are drawn up to 1
     domain = min(flat), high
     rows: list[tuple[str, str, Markup]] = []
     for p, v in zip(points, values, strict=True):
-        if kind == "bars":
+        if not v:
+            rows.append((str(p[0]), UNKNOWN, Markup()))
+        elif kind == "bars":
             rows.append((str(p[0]), _score(v[0]), svg.bar(v[0], domain)))
         else:
-            rows.append((str(p[0]), f"{v[1]:.3f} [{v[0]:.3f}, {v[2]:.3f}]", svg.interval(v[1], v[0], v[2], domain)))
+            rows.append(
+                (str(p[0]), f"{v[1]:.3f} [{v[0]:.3f}, {v[2]:.3f}]", svg.interval(v[1], v[0], v[2], domain, (), said))
+            )
     return _Points(rows, domain)

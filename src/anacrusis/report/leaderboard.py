@@ -13,6 +13,7 @@ from ..errors import RunError
 from ..measure.crossed import Comparison, against_best, over_seeds
 from ..measure.evaluate import FURTHER
 from ..measure.intervals import Interval
+from ..registry import get
 from ..runs.grid import ALL, Cell, Comparing, Done, Grid, ended, fresh, grid_of, read
 from ..runs.run import Observe, Run
 from ..runs.searching import Means
@@ -124,7 +125,6 @@ def _group(cell: Cell) -> str:
 
 
 def _for_all(cell: Cell) -> bool:
-    from ..registry import get
 
     return not get(cell.method).learns
 
@@ -149,8 +149,7 @@ def board(folder: Path, task: Task | None = None, progress: Callable[[str], Any]
     progress("comparing")
     made = [_group_rows(done, task, ALL if k is None else str(k), plan["seeds"]) for k in plan["shots"]]
     rows = tuple(r for group in made for r in group)
-    scored = {r.method for r in rows}
-    missing = {d.cell.method: _lacks(d, task) for d in done if d.cell.method not in scored}
+    missing = _missing(done, task, rows, [ALL if k is None else str(k) for k in plan["shots"]])
     found = Leaderboard(task.describe(), plan["model"], task.metric, len(task.test), rows, missing,
                         len(cells) - sum(d.run is not None for d in done), _notes(plan, rows))  # fmt: skip
     return Board(found, task, done, folder)
@@ -175,11 +174,28 @@ def compare(
     return of(comparing)
 
 
+def _missing(done: Sequence[Done], task: Task, rows: Sequence[Row], groups: Sequence[str]) -> dict[str, str]:
+    """Methods that have no score, or none with some number of shots, and why."""
+    found: dict[str, str] = {}
+    for group in groups:
+        there = {r.method for r in rows if r.group == group}
+        for d in done:
+            if d.cell.method not in there and (_group(d.cell) == group or _for_all(d.cell)):
+                name = d.cell.method if groups == [ALL] else f"{d.cell.method} ({group} a class)"
+                found.setdefault(name, _lacks(d, task))
+    return found
+
+
 def _lacks(done: Done, task: Task) -> str:
     if done.run is None:
         return done.error
     n = done.run.score.n if done.run.score else 0
-    return f"scored on {n} of {len(task.test)} test examples: its budget allowed no more. Raise it"
+    if n == len(task.test):
+        return "it has no seed in common with the other methods yet"
+    return (
+        f"scored on {n} of {len(task.test)} test examples: its budget allowed no more. A comparison in a new folder "
+        "with a larger one and the same --store pays only for what is new"
+    )
 
 
 def _notes(plan: Mapping[str, Any], rows: Sequence[Row]) -> tuple[str, ...]:
@@ -192,8 +208,12 @@ def _notes(plan: Mapping[str, Any], rows: Sequence[Row]) -> tuple[str, ...]:
             "One seed: intervals and standing are of these very prompts. Another training sample may turn them round; "
             "5 seeds show that."
         )
-    if rows and max(r.seeds for r in rows) < plan["seeds"]:
-        notes.append(f"Not all of the {plan['seeds']} seeds have ended.")
+    few = [r for r in rows if r.seeds < plan["seeds"] and get(r.method).learns]
+    if few:
+        said = ", ".join(f"{r.method} {r.seeds}" for r in few)
+        notes.append(
+            f"Fewer than {plan['seeds']} seeds have a score: {said}. They are compared on the seeds they have."
+        )
     return tuple(notes)
 
 
@@ -221,8 +241,8 @@ def _group_rows(done: Iterable[Done], task: Task, group: str, seeds: int) -> lis
     for method, given in predictions.items():
         cells, verdict = mine[method], verdicts[method]
         runs = [d.run for d in cells if d.run is not None]
-        kept = [run.score for run in runs if run.score is not None]
-        spent = [run.cost for run in runs if run.cost]
+        kept = [run.score for run in runs if run.score is not None and run.score.n == len(task.test)]
+        spent = [_cost(d) for d in cells if d.run is not None and (d.run.cost or d.spent)]
         memory = [d.megabytes for d in cells if d.megabytes is not None]
         rows.append(Row(
             method=method, shots=None if group == ALL else int(group), seeds=sum(p is not None for p in given),
@@ -233,17 +253,30 @@ def _group_rows(done: Iterable[Done], task: Task, group: str, seeds: int) -> lis
             seconds=float(np.mean([run.seconds for run in runs])),
             milliseconds=1000 * sum(s.seconds for s in kept) / sum(s.n for s in kept),
             megabytes=float(np.mean(memory)) if memory else None, calls=sum(c["calls"] for c in spent),
-            tokens=sum(c["input"] + c["output"] for c in spent), dollars=sum(c["dollars"] or 0.0 for c in spent),
+            tokens=sum(c["input"] + c["output"] for c in spent), dollars=sum(c["dollars"] for c in spent),
             by_seed=tuple(s.value for s in kept), failed=tuple(d.error for d in cells if d.run is None),
         ))  # fmt: skip
     return sorted(rows, key=lambda r: (r.standing != "best", -r.score.value))
 
 
+def _cost(done: Done) -> dict[str, Any]:
+    """Calls, tokens and dollars of a run, whoever counted them."""
+    if done.run is not None and done.run.cost:
+        c = done.run.cost
+        return {"calls": c["calls"], "input": c["input"], "output": c["output"], "dollars": c["dollars"] or 0.0}
+    return {**done.spent, "dollars": done.spent["nanodollars"] / 1e9}
+
+
 def _common(predictions: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Methods that have no seed in common with the one that has most cannot be compared yet, and wait."""
-    counts = {m: {s for s, p in enumerate(given) if p is not None} for m, given in predictions.items()}
-    most = max(counts.values(), key=len, default=set())
-    return {m: predictions[m] for m in predictions if counts[m] & most or len(counts[m]) == 1}
+    """Methods that have no seed in common with all that have more cannot be compared yet, and wait."""
+    counts = {
+        m: {s for s, p in enumerate(given) if p is not None} for m, given in predictions.items() if len(given) > 1
+    }
+    kept: list[str] = []
+    for method in sorted(counts, key=lambda m: -len(counts[m])):
+        if all(counts[method] & counts[other] for other in kept):
+            kept.append(method)
+    return {m: given for m, given in predictions.items() if m in kept or len(given) == 1}
 
 
 def cells_of(row: Row) -> tuple[str, ...]:

@@ -4,6 +4,7 @@
     faithfulness      score(those words in the vectors' place) - score(no prompt, or random words there), paired
     without vector i  score and log p(gold) with P - 1 vectors, less those with all
     attention         mean over the caller's tokens t of sum_i a[t, i]          a: (S, S) weights of a head
+                      each: at level 1 - 0.05 / P, so that the one that is missed most is told by its interval, too
     similarity        cos of mean vectors; of the best matching; CKA: |Y'X|^2 / (|X'X| |Y'Y|), X: (H, P), centred
 
 Papers: Khashabi et al. 2022, https://arxiv.org/abs/2112.08348 (a prompt's nearest words may say anything); Vu et al.
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -76,11 +78,18 @@ class Faith:
 
 @dataclass(frozen=True)
 class Without:
-    """What changes when one vector is taken away: below 0, it is missed. log_p: nats, None for written answers."""
+    """What changes when one vector is taken away: below 0, it is missed. log_p: nats, None for written answers and of
+    one example. The intervals hold for all vectors together, level 1 - 0.05 / P each: for the one picked after looking,
+    too."""
 
     vector: int
     score: Interval
     log_p: Interval | None
+
+    @property
+    def told(self) -> Interval:
+        """By which vectors are put in order."""
+        return self.log_p or self.score
 
 
 @dataclass(frozen=True)
@@ -153,16 +162,19 @@ class Reading:
                 f"learned {f.prompt}, as those words {f.words}, as random words {f.random}, without {f.none}: {verdict}"
             )
         if self.without:
-            first = self.without[0]
-            told = (
-                f", log p {first.log_p.value:+.3f} [{first.log_p.low:+.3f}, {first.log_p.high:+.3f}]"
-                if first.log_p
-                else ""
-            )
-            parts.append(f"vector {first.vector} is missed most: score {first.score.value:+.2f} "
-                         f"[{first.score.low:+.2f}, {first.score.high:+.2f}]{told}")  # fmt: skip
+            first, missed = self.without[0], sum(w.told.high < 0 for w in self.without)
+            said = f"score {first.score.value:+.2f} [{first.score.low:+.2f}, {first.score.high:+.2f}]"
+            if p := first.log_p:
+                said += f", log p {p.value:+.3f} [{p.low:+.3f}, {p.high:+.3f}]"
+            which = f"vector {first.vector} is missed most, of {missed} that are missed" if missed else (
+                f"no vector is missed more than chance makes, vector {first.vector} most")  # fmt: skip
+            parts.append(f"{which}: {said}")
         if a := self.attention:
             parts.append(f"the text pays it {a.mean:.0%} of its attention; evenly it would be {np.mean(a.even):.0%}")
+        if s := self.similarity:
+            each = zip(s.names[1:], s.mean[0][1:], s.matched[0][1:], s.cka[0][1:], strict=True)
+            parts += [f"beside {name}: cosine {mean:.2f}, of matched vectors {matched:.2f}, CKA {cka:.2f}"
+                      for name, mean, matched, cka in each]  # fmt: skip
         return "; ".join(parts)
 
     def to_json(self) -> dict[str, Any]:
@@ -258,14 +270,14 @@ def without_each(prompt: Prompt, model: Model, task: Task) -> tuple[Without, ...
     vectors = _vectors(prompt)
     assert isinstance(prompt, Soft)
     whole, logs = _answers(prompt, model, task)
-    out = []
+    out, level = [], 1 - 0.05 / len(vectors)
     for i in range(len(vectors)):
         kept = torch.cat([prompt.vectors[:i], prompt.vectors[i + 1 :]])
         frame = replace(prompt.frame, template=_one_less(prompt.frame.template, i, len(vectors)))
         answers, less = _answers(replace(prompt, vectors=kept, frame=frame), model, task)
-        change = None if logs is None or less is None else _mean(less - logs)
-        out.append(Without(i, _paired(task, answers, whole), change))
-    return tuple(sorted(out, key=lambda w: (w.log_p or w.score).value))
+        change = None if logs is None or less is None or len(less) < 2 else _mean(less - logs, level)
+        out.append(Without(i, _paired(task, answers, whole, level), change))
+    return tuple(sorted(out, key=lambda w: w.told.value))
 
 
 def _answers(prompt: Prompt, model: Model, task: Task) -> tuple[Any, NDArray[np.float64] | None]:
@@ -281,16 +293,15 @@ def _answers(prompt: Prompt, model: Model, task: Task) -> tuple[Any, NDArray[np.
     return z.argmax(1).numpy(), z.log_softmax(1).gather(1, golds[:, None])[:, 0].numpy()
 
 
-def _paired(task: Task, a: Any, b: Any) -> Interval:
-    return paired(task.metric, a, b, task.test, classes=len(task.labels) or None)
+def _paired(task: Task, a: Any, b: Any, level: float = 0.95) -> Interval:
+    return paired(task.metric, a, b, task.test, classes=len(task.labels) or None, level=level)
 
 
-def _mean(values: NDArray[np.float64], n: int = 2000) -> Interval:
-    """A mean over examples with its 95 % interval."""
-    rng = np.random.default_rng(0)
-    draws = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(n)]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Interval(float(values.mean()), float(low), float(high), len(values), n)
+def _mean(values: NDArray[np.float64], level: float) -> Interval:
+    """A mean over N > 1 examples with Student's interval."""
+    n, value = len(values), float(values.mean())
+    off = float(stdtrit(n - 1, (1 + level) / 2) * values.std(ddof=1) / n**0.5)
+    return Interval(value, value - off, value + off, n, level=level)
 
 
 def _one_less(template: str, vector: int, length: int) -> str:
@@ -397,9 +408,11 @@ def similarity(prompts: Sequence[Prompt]) -> Similarity:
     def square(f: Callable[..., float]) -> Square:
         return tuple(tuple(f(x, y) for y in found) for x in found)
 
-    names = tuple(str(p.card.get("task") or f"prompt {i + 1}") for i, p in enumerate(prompts))
+    names = [str(p.card.get("task") or "prompt") for p in prompts]
+    names = [name if names.count(name) == 1 and "task" in p.card else f"{name} {i + 1}"
+             for i, (name, p) in enumerate(zip(names, prompts, strict=True))]  # fmt: skip
     return Similarity(
-        names, square(lambda x, y: float(unit(x.mean(0)) @ unit(y.mean(0)))), square(matched), square(cka)
+        tuple(names), square(lambda x, y: float(unit(x.mean(0)) @ unit(y.mean(0)))), square(matched), square(cka)
     )
 
 

@@ -123,9 +123,10 @@ def read(folder: Path) -> History:
     plan = read_plan(folder)
     if not plan.means:
         raise RunError(f"the run in {folder} was no search, so it has no candidates. Its record is journal.jsonl")
-    if not plan.means.get("store") and not (folder / "search.sqlite").exists():
+    means = Means.kept_by(plan.means)
+    if not means.begun(folder):
         raise RunError(f"the search in {folder} has not begun yet")
-    with Means(store=plan.means.get("store", "")).store_at(folder) as store:
+    with means.store_at(folder) as store:
         events = store.events()
     ledger, count = Ledger(), dict[str, int]()
     for e in events:

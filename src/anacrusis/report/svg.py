@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from markupsafe import Markup, escape
 
@@ -83,10 +83,16 @@ class Chart:
 
 
 def room_for(values: Sequence[float], most: float = math.inf, least: float = -math.inf) -> tuple[float, float]:
-    """A little more than from the smallest to the largest, within bounds."""
-    low, high = min(values), max(values)
+    """A little more than from the smallest to the largest, within bounds; what is no number is left out."""
+    finite = [v for v in values if math.isfinite(v)] or [0.0]
+    low, high = min(finite), max(finite)
     more = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
     return max(least, low - more), min(most, high + more)
+
+
+def known(*values: float) -> bool:
+    """Whether all are numbers that can be drawn: a loss that ran away is NaN or infinite."""
+    return all(map(math.isfinite, values))
 
 
 def log_room(values: Sequence[float]) -> tuple[float, float]:
@@ -112,7 +118,8 @@ def _ticks(low: float, high: float, log: bool) -> list[float]:
 
 
 def curve(id: str, title: str, lines: Sequence[Line], x: Scale, y: Scale, wide: tuple[int, int] = WIDE) -> Chart:
-    """Lines over x with intervals, each named at its right end."""
+    """Lines over x with intervals, each named at its right end. Points that are no numbers are left out."""
+    lines = [replace(line, points=kept) for line in lines if (kept := [p for p in line.points if known(*p)])]
 
     def draw(plot: _Plot) -> None:
         plot.axes(x, y)
@@ -138,7 +145,7 @@ def curve(id: str, title: str, lines: Sequence[Line], x: Scale, y: Scale, wide: 
             plot.beside([(n, s, plot.x(x(at[0])), plot.y(y(at[1]))) for n, s, at in _ends(lines)])
 
     names = {line.series: line.name for line in lines}
-    longest = max(names.values(), key=len)
+    longest = max(names.values(), key=len, default="")
     said = f"{y.label} over {x.label}. " + "; ".join(
         f"{line.name}: {_said(line, x)}" for line in lines if not line.thin or line.series not in _seen(lines, line)
     )
@@ -209,7 +216,8 @@ def reliability(id: str, title: str, points: Sequence[tuple[float, float, int]])
     """points: (mean confidence, share right, examples). Areas of marks are as the number of examples."""
     form: Form = "{:.1f}".format
     x, y = Scale("how sure", 0, 1, form=form), Scale("share right", 0, 1, form=form)
-    most = max(n for _, _, n in points)
+    points = [p for p in points if known(*p)]
+    most = max((n for _, _, n in points), default=1)
 
     def draw(plot: _Plot) -> None:
         plot.axes(x, y)
@@ -232,8 +240,14 @@ def reliability(id: str, title: str, points: Sequence[tuple[float, float, int]])
 # --- drawings in the cells of tables
 
 
-def interval(value: float, low: float, high: float, domain: tuple[float, float], dots: Sequence[float] = ()) -> Markup:
-    """A score as a tick on the bar of its interval; dots: of single seeds. 0 is marked where it lies inside."""
+def interval(
+    value: float, low: float, high: float, domain: tuple[float, float], dots: Sequence[float] = (),
+    said: str = "95 % interval",
+) -> Markup:  # fmt: skip
+    """A score as a tick on the bar of a range; dots: of single seeds; said: what the range is. 0 is marked where it
+    lies inside. Nothing of what is no number."""
+    if not known(value, low, high):
+        return Markup()
     width, height = 176, 20
 
     def at(v: float) -> float:
@@ -243,7 +257,7 @@ def interval(value: float, low: float, high: float, domain: tuple[float, float],
     zero = f'<path class="edge" d="M{at(0):.1f} 3V17"/>' if domain[0] < 0 < domain[1] else ""
     marks = "".join(f'<circle class="dot" cx="{at(d):.1f}" cy="10" r="2.6"/>' for d in dots) if len(dots) > 1 else ""
     return Markup(
-        f'<svg class="range" viewBox="0 0 {width} {height}" role="img"><title>{value:.3f}, 95 % interval {low:.3f} to '
+        f'<svg class="range" viewBox="0 0 {width} {height}" role="img"><title>{value:.3f}, {escape(said)} {low:.3f} to '
         f'{high:.3f}{seeds}</title><rect class="track" x="0" y="8.5" width="{width}" height="3" rx="1.5"/>{zero}'
         f'<rect class="fill" opacity="0.4" x="{at(low):.1f}" y="6" width="{max(1.0, at(high) - at(low)):.1f}" '
         f'height="8" rx="2"/>{marks}<rect class="fill" x="{at(value) - 1.5:.1f}" y="2" width="3" height="16" rx="1"/>'
@@ -252,7 +266,9 @@ def interval(value: float, low: float, high: float, domain: tuple[float, float],
 
 
 def bar(value: float, domain: tuple[float, float]) -> Markup:
-    """A bar from 0, or from the nearest end of the domain."""
+    """A bar from 0, or from the nearest end of the domain. Nothing of what is no number."""
+    if not known(value):
+        return Markup()
     width, height = 176, 20
 
     def at(v: float) -> float:

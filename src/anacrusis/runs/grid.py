@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,8 @@ from typing import Any
 from ..errors import AnacrusisError, ConfigError, RunError, RunStopped
 from ..prompt.store import write_json
 from ..registry import Method, get, require
+from ..search.budget import Price, parse
+from ..search.kept import Kept
 from ..task import Task
 from ..task.shift import redrawn
 from .run import Observe, Run, divide, fit, load, runs_folder
@@ -28,6 +30,7 @@ from .watch import Peak
 
 PLAN = "compare.json"
 ALL = "all"  # the word for: every training example
+BESIDE = "../../search.sqlite"  # the store that all cells share, as seen from one of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,7 @@ class Grid:
                 raise ConfigError(f"none of {', '.join(self.methods)} has an option {option!r}")
 
     def options_of(self, name: str) -> dict[str, Any]:
-        common = {k: v for k, v in self.options.get("", {}).items() if _has(get(name), k)}
+        common = {k: v for k, v in self.options.get("", {}).items() if has(get(name), k)}
         return {**common, **self.options.get(name, {})}
 
     @property
@@ -81,7 +84,7 @@ class Grid:
         )
 
 
-def _has(method: Method, option: str) -> bool:
+def has(method: Method, option: str) -> bool:
     try:
         divide(method, {option: ""})
     except ConfigError as error:
@@ -110,6 +113,7 @@ class Done:
     run: Run | None
     error: str = ""
     megabytes: float | None = None
+    spent: Mapping[str, Any] = field(default_factory=dict)  # on a model behind an API, by a method that does not search
 
 
 @dataclass(frozen=True)
@@ -154,12 +158,9 @@ class Comparing:
             write_json(file, plan)
             return
         before = read(self.folder)
-        for key in ("model", "fingerprint", "data", "means"):
-            if before.get(key) != plan[key]:
-                raise RunError(
-                    f"the folder {self.folder} holds another comparison: its {key} is {before.get(key)!r}, now it is "
-                    f"{plan[key]!r}. Give another folder, or the same {key} to go on with it"
-                )
+        same(self.folder, before, plan, ("model", "fingerprint", "opening", "data", "words", "keep_valid", "means"))
+        both = [m for m in plan["resolved"] if m in before.get("resolved", {})]
+        same(self.folder, before.get("resolved", {}), plan["resolved"], both, "options of ")
         write_json(
             file, {**plan, "began": before.get("began", plan["began"])}
         )  # more methods, seeds or shots are welcome
@@ -168,6 +169,7 @@ class Comparing:
         g = self.grid
         said = {
             "format": 1, "methods": g.methods, "seeds": g.seeds, "shots": g.shots, "options": g.options,
+            "resolved": {m: g.options_of(m) for m in g.methods}, "words": self.task.words,
             "keep_valid": g.keep_valid, "model": self.model.name, "opening": dict(self.model.opening),
             "fingerprint": self.model.fingerprint, "task": self.task.name, "data": self.task.fingerprint,
             "source": self.task.source, "means": self.means.to_json(), "began": round(time.time(), 3),
@@ -183,8 +185,7 @@ class Comparing:
 
     def _means(self, here: bool) -> Means | dict[str, Any]:
         """Of every cell: they share one store, so that no two of them pay for the same call."""
-        store = self.means.store or str(self.folder.resolve() / "search.sqlite")
-        means = replace(self.means, store=store)
+        means = self.means if self.means.address else replace(self.means, beside=BESIDE)
         return means if here else means.to_json()
 
     def run(self, spread: Spread = here, observe: Observe = lambda event: None) -> None:
@@ -211,11 +212,21 @@ class Comparing:
         yield from (found for c in self.grid.cells if (found := ended(self.folder / "cells" / c.name, c)) is not None)
 
 
+def same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any], keys: Sequence[str], what: str = "") -> None:
+    """Raises RunError where a folder's plan says something else than now."""
+    for key in keys:
+        if before.get(key) != now[key]:
+            raise RunError(
+                f"the folder {folder} holds another comparison: its {what}{key} is {before.get(key)!r}, now it is "
+                f"{now[key]!r}. Give another folder, or the same to go on with it"
+            )
+
+
 def ended(folder: Path, cell: Cell) -> Done | None:
     usage = folder / "usage.json"
     said = json.loads(usage.read_text(encoding="utf-8")) if usage.exists() else {}
     if (folder / "result.json").exists():
-        return Done(cell, load(folder), "", said.get("megabytes"))
+        return Done(cell, load(folder), "", said.get("megabytes"), said.get("spent") or {})
     return Done(cell, None, said["error"]) if said.get("error") else None
 
 
@@ -265,6 +276,8 @@ def work(job: Job, observe: Observe | None = None) -> str:
     try:
         model = job.model or _opened(job)
         means = job.means if isinstance(job.means, Means) else Means.from_json(job.means)
+        if means.beside and not (job.folder.parent.parent / PLAN).exists():
+            means = replace(means, beside="")  # on another machine: the store goes with the run
         with Peak(model) as peak, kept(model, cell.method, means, job.folder) as used:
             fit(cell.method, used, task, seed=cell.seed, folder=job.folder, options=job.options, observe=observe,
                 means=means)  # fmt: skip
@@ -275,8 +288,9 @@ def work(job: Job, observe: Observe | None = None) -> str:
         job.folder.mkdir(parents=True, exist_ok=True)
         write_json(job.folder / "usage.json", {"error": said})
         return said
-    used = {"megabytes": peak.megabytes, "cpu_seconds": round(time.process_time() - began, 3)}
-    write_json(job.folder / "usage.json", used)
+    spent = used.budget.to_json()["task"] if isinstance(used, Kept) else None
+    usage = {"megabytes": peak.megabytes, "cpu_seconds": round(time.process_time() - began, 3), "spent": spent}
+    write_json(job.folder / "usage.json", usage)
     return ""
 
 
@@ -286,9 +300,6 @@ def kept(model: Any, method: str, means: Means, folder: Path) -> Iterator[Any]:
     if model.arrangement != "endpoint" or get(method).engine == "search":
         yield model
         return
-    from ..search.budget import Price, parse
-    from ..search.kept import Kept
-
     price = Price.parse(means.prices["task"]) if "task" in means.prices else None
     limits = [x for x in parse(means.budget) if x.role in (None, "task")] if means.budget else []
     with means.store_at(folder) as store:

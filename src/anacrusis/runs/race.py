@@ -34,7 +34,7 @@ from ..search.budget import Limit, parse
 from ..search.search import some
 from ..task import Task
 from ..task.shift import redrawn
-from .grid import Cell, Comparing, Grid, Job, ended, kept, without_test, work
+from .grid import BESIDE, PLAN, Cell, Comparing, Grid, Job, ended, kept, same, without_test, work
 from .run import Observe, Run, _finish, load
 from .running import at_work
 from .spread import Spread, here
@@ -122,14 +122,16 @@ class Race:
     def __post_init__(self) -> None:
         self.limits = parse(self.means.budget) if self.means.budget else ()
         self.seconds_limit = min((float(x.amount) for x in self.limits if x.unit == "seconds"), default=math.inf)
-        if not self.task.valid and not self.task.train:
-            raise ConfigError(f"{self.task.name} has no examples to race on")
+        if not self.names:
+            raise ConfigError(f"no candidate suits {self.model.name} and {self.task.name}; name methods: --methods A,B")
+        if not self._drawn(0).valid:
+            raise ConfigError(f"{self.task.name} has too few examples to race on: none is left to validate with")
         self.racers = {n: _Racer(get(n)) for n in self.names}
         self.fits, self.notes, self.counted = 0, list[str](), set[Path]()
         self.began = time.monotonic()
 
     def run(self, spread: Spread = here, observe: Observe = lambda event: None) -> Raced:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._plan()
         with at_work(self.folder) as stop:
 
             def tell(event: dict[str, Any]) -> None:
@@ -138,10 +140,13 @@ class Race:
 
             going = list(self.names)
             for rung, (seed, most) in enumerate([(0, max(2, math.ceil(len(going) / ETA))), (0, 2), (1, 1)]):
-                if len(going) == 1:
+                if rung and len(going) == 1:
                     break
-                self._rung(rung, seed, going, spread, tell)
-                going = self._kept(rung, [n for n in going if self.racers[n].means], most)
+                scored = self._rung(rung, seed, going, spread, tell)
+                if rung and not scored:
+                    self.notes.append(f"nobody ended rung {rung}: the best of the one before was taken")
+                    break
+                going = self._kept(rung, scored, most)
                 if self._late():
                     self.notes.append(f"the time was over after rung {rung}: the best so far was taken")
                     break
@@ -152,14 +157,30 @@ class Race:
         write_json(self.folder / "race.json", found.to_json())
         return found
 
+    def _plan(self) -> None:
+        """Write what is raced, or compare it with what is there."""
+        said = {
+            "names": list(self.names), "model": self.model.name, "fingerprint": self.model.fingerprint,
+            "data": self.task.fingerprint, "words": self.task.words, "shots": self.shots,
+            "keep_valid": self.keep_valid, "means": self.means.to_json(),
+            "options": {n: self._options(n) for n in self.names},
+        }  # fmt: skip
+        plan = json.loads(json.dumps(said))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / PLAN
+        if file.exists():
+            same(self.folder, json.loads(file.read_text(encoding="utf-8")), plan, tuple(plan))
+        write_json(file, plan)
+
     @property
-    def _store(self) -> str:
-        return self.means.store or str(self.folder.resolve() / "search.sqlite")
+    def _kept_means(self) -> Any:
+        return self.means if self.means.address else replace(self.means, beside=BESIDE)
 
     def _late(self) -> bool:
         return time.monotonic() - self.began > self.seconds_limit
 
-    def _rung(self, rung: int, seed: int, going: Sequence[str], spread: Spread, tell: Observe) -> None:
+    def _rung(self, rung: int, seed: int, going: Sequence[str], spread: Spread, tell: Observe) -> list[str]:
+        """Who has a score in this rung."""
         task = without_test(self.task)
         jobs = [self._job(rung, seed, n, task, spread is here, len(going)) for n in going]
         fresh = [j for j in jobs if not (j.folder / "result.json").exists()]
@@ -172,6 +193,7 @@ class Race:
                   "apart": spread is not here})  # fmt: skip
             if self._late():
                 break
+        scored = []
         for job in jobs:
             racer, found = self.racers[job.cell.method], ended(job.folder, job.cell)
             racer.rung = rung
@@ -183,10 +205,13 @@ class Race:
                 self.fits += 1
                 racer.seconds += found.run.seconds
             racer.parameters = found.run.parameters
+            scored.append(job.cell.method)
             try:
                 racer.told[seed], racer.means[seed] = self._judged(found.run, seed, self._share(rung, len(going)))
             except BudgetExhausted as stop:
+                scored.remove(job.cell.method)
                 racer.out = f"its share of the budget was too small: {stop}"
+        return scored
 
     def _judged(self, run: Run, seed: int, budget: str) -> tuple[Any, float]:
         """(validation predictions, score). A search has its own validation score, and asking again would cost."""
@@ -197,7 +222,7 @@ class Race:
         assert run.folder is not None
         file, task = run.folder / "judged.json", self._judging(seed)
         if not file.exists():
-            means, began = replace(self.means, budget=budget, store=self._store), time.process_time()
+            means, began = replace(self._kept_means, budget=budget), time.process_time()
             with kept(self.model, run.plan.method, means, run.folder) as used:
                 score = evaluate(run.prompt, None if run.prompt.kind == "constant" else used, task, split="valid")
             said = score.predictions
@@ -257,8 +282,7 @@ class Race:
             options["epochs"] = max(1, math.ceil(usual / ETA))
         else:  # what does not learn in epochs has nothing to add in the next rung
             rung = 0 if method.engine != "tune" and method.engine != "search" else rung
-        means = replace(self.means, budget=self._share(place, among),
-                        store=self._store)  # fmt: skip
+        means = replace(self._kept_means, budget=self._share(place, among))
         return Job(
             Cell(name, self.shots, seed), task, self.folder / f"rung-{rung}" / f"{name}-{seed}", options,
             (self.model.name, dict(self.model.opening)), means if inside else means.to_json(), self.keep_valid,
@@ -303,15 +327,15 @@ class Race:
             if not (source / "result.json").exists() or (target / "result.json").exists():
                 continue
             run = load(source)
-            model = None if run.prompt.kind == "constant" else self.model
-            score = evaluate(run.prompt, model, comparing.task)
+            target.mkdir(parents=True, exist_ok=True)
+            with kept(self.model, cell.method, self._kept_means, target) as used:
+                score = evaluate(run.prompt, used, comparing.task)
             drawn = redrawn(comparing.task, cell.seed, cell.shots, self.keep_valid)
             plan = replace(run.plan, source=drawn.source, data=drawn.fingerprint)
-            target.mkdir(parents=True, exist_ok=True)
             write_json(target / "run.json", plan.to_json())
-            usage = source / "usage.json"
-            (target / "usage.json").write_bytes(usage.read_bytes())
-            (target / "journal.jsonl").write_bytes((source / "journal.jsonl").read_bytes())
+            for name in ("usage.json", "journal.jsonl"):
+                if (source / name).exists():
+                    (target / name).write_bytes((source / name).read_bytes())
             _finish(replace(run, plan=plan, score=score, folder=target), target)
 
 

@@ -383,10 +383,11 @@ def _compared(path: Path) -> dict[str, Any]:
 
 def _searched_so_far(plan: Plan, path: Path) -> str:
     """How far a search came, from its store; a store that cannot be reached says so."""
-    if not plan.means.get("store") and not (path / "search.sqlite").exists():
+    means = Means.kept_by(plan.means)
+    if not means.begun(path):
         return "nothing asked yet"
     try:
-        with Means(store=plan.means.get("store", "")).store_at(path) as store:
+        with means.store_at(path) as store:
             events = store.events()
     except (ConfigError, RunError):  # no password, or no server
         return "its store cannot be reached"

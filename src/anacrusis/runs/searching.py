@@ -63,6 +63,7 @@ class Means:
     store: str = ""
     person: str = "file"
     opening: Mapping[str, Any] = field(default_factory=dict)
+    beside: str = ""  # a store's path from the run's folder, where the runs of a comparison share one
 
     def __post_init__(self) -> None:
         if self.person not in ("file", "terminal"):
@@ -73,7 +74,8 @@ class Means:
         names = {r: getattr(x, "name", x) for r, x in (("writer", self.writer), ("judge", self.judge))}
         more = {r: self._opening(x) for r, x in (("writer", self.writer), ("judge", self.judge)) if x}
         return {**names, "openings": more, "budget": self.budget, "prices": dict(self.prices),
-                "store": masked(self.address) if self.address else "", "person": self.person}  # fmt: skip
+                "store": masked(self.address) if self.address else "", "person": self.person,
+                **({"beside": self.beside} if self.beside else {})}  # fmt: skip
 
     def _opening(self, given: Any) -> dict[str, Any]:
         """How a writer or judge is opened again: as its own `opening` says once it is open."""
@@ -104,7 +106,16 @@ class Means:
             return open_model(name, **data.get("openings", {}).get(role, {})) if name else None
 
         return cls(again("writer"), again("judge"), data.get("budget", ""), dict(data.get("prices", {})),
-                   data.get("store", ""), data.get("person", "file"))  # fmt: skip
+                   data.get("store", ""), data.get("person", "file"), beside=data.get("beside", ""))  # fmt: skip
+
+    @classmethod
+    def kept_by(cls, data: Mapping[str, Any]) -> Means:
+        """Of a run that is only looked at: where its store is."""
+        return cls(store=data.get("store", ""), beside=data.get("beside", ""))
+
+    def begun(self, folder: Path) -> bool:
+        """Whether the run in `folder` has a store to look into."""
+        return bool(self.store) or (folder / (self.beside or "search.sqlite")).exists()
 
     def speakers(self, model: Any, roles: frozenset[str]) -> dict[str, Speaker]:
         """Who answers calls, by role. Raises ConfigError for a needed role that nobody has."""
@@ -136,6 +147,9 @@ class Means:
         return AtTerminal() if self.person == "terminal" else ByFile(folder)
 
     def store_at(self, folder: Path) -> Store:
+        if self.beside and not self.store:  # by the names of its folders: a comparison may be moved
+            name = "/".join(folder.resolve().parts[-2:])
+            return Store(f"sqlite:///{(folder / self.beside).resolve()}", name)
         if not self.address:
             return Store(f"sqlite:///{folder.resolve() / 'search.sqlite'}", "run")
         # a store that runs share knows them by where they are
@@ -222,6 +236,7 @@ class Session:
         self.roles, self.prices = roles, prices
         self.limits = parse(means.budget) if means.budget else ()
         self.notes: list[str] = []
+        self.reporting = 0.0  # seconds of answering the test examples, one prompt
         self.tell: Callable[[dict[str, Any]], None] = lambda event: None
 
         if self.limits:
@@ -265,6 +280,7 @@ class Session:
             self._set_aside(budget, performer, past, valid, test)
             policy = self.method.build(config, self.search)
             found = engine.run(whole(self.search, policy, valid, [e.id for e in test]))
+            self.reporting = reported(store.events())
             cost = spent(budget, engine.seconds, store.paid())
             if budget.overruns:
                 self.notes.append(
@@ -359,7 +375,7 @@ class Session:
             if len(known) < len(test):
                 self.notes.append(f"{len(test) - len(known)} test examples have no answer and are left out")
             said = self.predictions(found.test, known, prompt.frame)
-            score = scored(said, known, self.task, "test", seconds)
+            score = scored(said, known, self.task, "test", self.reporting or seconds)
             if both and found.start_test is not None:
                 theirs = self.predictions(found.start_test, known, s.form(s.start).frame)
                 start = scored(theirs, known, self.task, "test", seconds)
@@ -381,6 +397,14 @@ class Session:
             return np.asarray([frame.words.index(o.output) for o in said])
         heard = [understood(frame, Reply(o.output, "ok" if o.outcome == "unparsed" else o.outcome))[0] for o in said]
         return np.asarray([-1 if c is None else c for c in heard])
+
+
+def reported(events: Sequence[Mapping[str, Any]]) -> float:
+    """Seconds from where the report began to the end, for one of its two prompts; 0 where it is not known."""
+    stages = [i for i, e in enumerate(events) if e["verb"] == "stage"]
+    if len(stages) < 2:
+        return 0.0
+    return max(0.0, float(events[-1]["seconds"]) - float(events[stages[-1]]["seconds"])) / 2
 
 
 def shortened(limit: Limit) -> Limit:

@@ -487,7 +487,7 @@ def _build(
         **parts,
         metric=choice.metric or "",
         seed=choice.split.seed,
-        source=source or {},
+        source={**source, "given": [part for part in ("valid", "test") if part in examples]} if source else {},
         notes=tuple(notes + _remarks(parts, kind, list(labels), choice.split) + splits.overlaps(parts)),
         images=None if opener is None else opener.images,
     )

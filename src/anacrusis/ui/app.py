@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from ..errors import ConfigError, MissingExtra
 from .labels import LabelJob
@@ -89,7 +90,7 @@ def serve(
     running = server(make(root, token, label))
     with listen(host, port) as made:
         shown = f"[{host}]" if ":" in host else host
-        address = f"http://{shown}:{made.getsockname()[1]}/" + (f"?token={token}" if token else "")
+        address = f"http://{shown}:{made.getsockname()[1]}/" + (f"?token={quote(token, safe='')}" if token else "")
         tell(address)
         if open_browser:
             webbrowser.open(address)

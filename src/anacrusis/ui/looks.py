@@ -1,26 +1,29 @@
 """What the pages show of a folder of runs, read from the runs' own files. Nothing here changes them.
 
-A run or comparison is in one of the states of STATES. What is read of files that may be large is kept as long as they
-do not change.
+A run or comparison is in one of the states of STATES; one that is broken in whatever way is "damaged", and hides no
+other. What is read of files that may be large is kept as long as they do not change.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..errors import AnacrusisError
+from ..errors import AnacrusisError, RunError
 from ..report import leaderboard
 from ..report import search as searches
 from ..report.details import spoken
 from ..report.leaderboard import Board
 from ..runs import grid, journal
 from ..runs.run import Plan, read_plan
-from ..runs.running import STOP, running
+from ..runs.running import RUNNING, STOP, running
 from ..search.candidate import FRAME_PARTS, Candidate, frozen
 from ..search.ledger import Scored
 from ..search.person import ByFile
@@ -28,8 +31,9 @@ from ..search.person import ByFile
 STATES = {
     "running": "running here", "stopping": "stopping", "starting": "starting", "waiting": "waits for a person",
     "unfinished": "unfinished", "done": "done", "failed": "failed", "damaged": "damaged",
+    "elsewhere": "on another machine",
 }  # fmt: skip
-ALIVE = ("running", "stopping", "starting")
+ALIVE = ("running", "stopping", "starting", "elsewhere")
 Signature = tuple[tuple[int, int], ...]  # of files: when they changed and how long they are
 
 
@@ -65,12 +69,25 @@ class Look:
         return "compare" if self.comparison else "run"
 
 
-def child(root: Path, name: str) -> Path | None:
-    """The folder `name` directly in `root`; None for any other name, whatever it resolves to, and for links out."""
+def directly(root: Path, name: str) -> Path | None:
+    """What is called `name` directly in `root`; None for any other name, whatever it resolves to, and for links out."""
     if name in ("", ".", "..") or any(c in name for c in "/\\\0"):
         return None
-    path = root / name
-    return path if path.is_dir() and path.resolve().parent == root.resolve() else None
+    try:
+        name.encode()  # no address holds a name that is not UTF-8
+        return root / name if (root / name).resolve().parent == root.resolve() else None
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, a circle of links
+        return None
+
+
+def child(root: Path, *names: str) -> Path | None:
+    """The folder at the end of `names`, each directly in the one before it; None for anything else."""
+    for name in names:
+        path = directly(root, name)
+        if path is None or not os.path.isdir(path):
+            return None
+        root = path
+    return root
 
 
 def folders(root: Path) -> list[Path]:
@@ -80,23 +97,54 @@ def folders(root: Path) -> list[Path]:
 
 
 def is_run(folder: Path) -> bool:
-    return (folder / "run.json").is_file() and not is_comparison(folder)
+    return os.path.isfile(folder / "run.json") and not is_comparison(folder)
 
 
 def is_comparison(folder: Path) -> bool:
-    return (folder / grid.PLAN).is_file()
+    return os.path.isfile(folder / grid.PLAN)  # False, and no error, where the folder may not be read
 
 
 def look(folder: Path) -> Look:
     """One run or comparison. What cannot be read is "damaged", with the reason as its progress."""
     comparison = is_comparison(folder)
-    first = folder / (grid.PLAN if comparison else "run.json")
-    empty = Look(folder.name, folder, comparison, "damaged", at=first.stat().st_mtime)
+    changed, _ = signature(folder / (grid.PLAN if comparison else "run.json"))[0]
+    empty = Look(folder.name, folder, comparison, "damaged", at=changed / 1e9)
+    return guarded(empty, _comparison if comparison else _run)
+
+
+def guarded(empty: Look, fill: Callable[[Look], Look]) -> Look:
+    """What `fill` makes of it; damaged where that fails: there is no end to the ways in which a file can be broken."""
     try:
-        return _comparison(empty) if comparison else _run(empty)
-    except (AnacrusisError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # any broken file
-        said = str(error) if isinstance(error, AnacrusisError) else f"{type(error).__name__}: {error}"
-        return replace(empty, progress=said)
+        return fill(empty)
+    except Exception as error:
+        return replace(empty, state="damaged", progress=reason(error))
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, for the page. An error that is not ours comes of a damaged file."""
+    ours = isinstance(error, (AnacrusisError, OSError))
+    return str(error) if ours else f"a file is damaged: {type(error).__name__}: {error}"
+
+
+def elsewhere(folder: Path) -> str:
+    """The other machine that says it works on the run, or "". Whether it still does cannot be seen from here."""
+    try:
+        host = str(json.loads((folder / RUNNING).read_text(encoding="utf-8"))["host"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # nobody has said so
+        return ""
+    return host if host != socket.gethostname() else ""
+
+
+def _at_work(folder: Path) -> str:
+    """Which of the states of a run that goes on, or "" where it does not."""
+    if running(folder) is None:
+        return "elsewhere" if elsewhere(folder) else ""
+    return "stopping" if (folder / STOP).exists() else "running"
+
+
+def _interval(said: Mapping[str, Any] | None, metric: str) -> Mapping[str, Any] | None:
+    """A score as the pages show it."""
+    return said and {"metric": str(metric), **{k: float(said[k]) for k in ("value", "low", "high")}}
 
 
 # --- a run
@@ -107,11 +155,10 @@ def _run(empty: Look) -> Look:
     known = replace(empty, method=plan.method, model=plan.model, task=plan.task)
     if (folder / "result.json").exists():
         record = result(folder)
-        return replace(known, state="done", score=record["score"], progress=_learned(record), share=1.0)
-    at_work = running(folder) is not None
-    state = "running" if at_work else "waiting" if waits(folder) else "unfinished"
-    if at_work and (folder / STOP).exists():
-        state = "stopping"
+        score = _interval(record["score"], (record["score"] or {}).get("metric", ""))
+        return replace(known, state="done", score=score, progress=_learned(record), share=1.0)
+    at_work = _at_work(folder)
+    state = at_work or ("waiting" if waits(folder) else "unfinished")
     if plan.means:
         return replace(known, state=state, progress=_searched(folder, plan))
     steps = validations(folder)
@@ -218,28 +265,30 @@ def _comparison(empty: Look) -> Look:
     every = cells(folder, plan)
     ended = sum(c.state in ("done", "failed") for c in every)
     failed = sum(c.state == "failed" for c in every)
-    at_work = running(folder) is not None
     open_ = any(c.state == "waiting" for c in every)
-    state = "running" if at_work else "done" if ended == len(every) else "waiting" if open_ else "unfinished"
-    if at_work and (folder / STOP).exists():
-        state = "stopping"
+    state = _at_work(folder) or ("done" if ended == len(every) else "waiting" if open_ else "unfinished")
     said = f"{ended} of {len(every)} runs ended" + (f", {failed} failed" if failed else "")
     methods = ", ".join(plan["methods"])
     best, score = _best(folder)
+    began = float(plan.get("began", empty.at))
     return replace(empty, state=state, progress=said, share=ended / max(1, len(every)), method=methods, best=best,
                    failed=failed, model=plan["model"], task=plan["task"], score=score,
-                   at=plan.get("began", empty.at))  # fmt: skip
+                   at=began if math.isfinite(began) else empty.at)  # fmt: skip
 
 
 def cells(folder: Path, plan: Mapping[str, Any]) -> list[Look]:
     """The runs of a comparison in their order; one that has not begun is unfinished."""
-    return [_cell(folder / "cells" / c.name, c) for c in grid.grid_of(plan).cells]
+
+    def cell(c: grid.Cell) -> Look:
+        none = Look(c.name, folder / "cells" / c.name, False, "unfinished", "not begun", method=c.method)
+        return guarded(none, _cell) if child(folder, "cells", c.name) else none
+
+    return [cell(c) for c in grid.grid_of(plan).cells]
 
 
-def _cell(folder: Path, cell: grid.Cell) -> Look:
-    none = Look(folder.name, folder, False, "unfinished", "not begun", method=cell.method)
-    found = look(folder) if is_run(folder) else none
-    usage = folder / "usage.json"
+def _cell(none: Look) -> Look:
+    found = look(none.folder) if is_run(none.folder) else none
+    usage = none.folder / "usage.json"
     if found.state in ("done", "damaged", "waiting", *ALIVE) or not usage.exists():
         return found
     why = json.loads(usage.read_text(encoding="utf-8")).get("error", "")
@@ -257,11 +306,13 @@ def _best(folder: Path) -> tuple[str, Mapping[str, Any] | None]:
     last = [r for r in said["rows"] if r["shots"] == said["rows"][-1]["shots"]]
     tied = [r["method"] for r in last if r["standing"] == "tied"]
     more = f"; not distinguishable: {', '.join(tied)}" if tied else ""
-    return f"{last[0]['method']}{more}", {**last[0]["score"], "metric": said["metric"]}
+    return f"{last[0]['method']}{more}", _interval(last[0]["score"], said["metric"])
 
 
 def board(folder: Path) -> Board:
     """The comparison's leaderboard, of what has ended. Raises AnacrusisError where there is none to be had."""
+    if child(folder, "cells") is None:
+        raise RunError(f"{folder / 'cells'} is missing, or a link to elsewhere")
     files = sorted((folder / "cells").glob("*/result.json"))
     return _board(folder, signature(folder / grid.PLAN, *files))
 

@@ -18,7 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
-from ..errors import AnacrusisError, ConfigError
+from ..errors import AnacrusisError, ConfigError, DataError
 from ..report import details, html, svg
 from ..report import search as searches
 from ..report.leaderboard import Leaderboard
@@ -45,21 +45,32 @@ router = APIRouter(default_response_class=HTMLResponse)
 
 @dataclass
 class View:
-    """What one running view knows. sittings: by folder, the pairs answered since it last went on, for `back`."""
+    """What one running view knows. sittings: by folder, the pairs answered since it last went on, for `back`. classes:
+    by file to label, in the order in which they were seen, so that a new one moves no key of another."""
 
     root: Path
     label: Sequence[LabelJob] = ()
     sittings: dict[Path, list[str]] = field(default_factory=dict)
+    classes: dict[Path, list[str]] = field(default_factory=dict)
     writing: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.resumes = Resumes(self.root)
+        if len({j.name for j in self.label}) < len(self.label):
+            raise DataError("two files to label have one name: rename one of them")
 
     def look(self, folder: Path) -> Look:
         """With what this view itself has begun."""
         begun, found = self.resumes.starting(folder), looks.look(folder)
         ended = found.state == "done" and not found.failed
         return replace(found, state="starting") if begun and not ended and found.state not in ALIVE else found
+
+    def ordered(self, job: LabelJob, classes: Sequence[str]) -> list[str]:
+        """The classes, those that were seen before in their old order."""
+        with self.writing:
+            before = [c for c in self.classes.get(job.file, ()) if c in classes]
+            self.classes[job.file] = list(dict.fromkeys([*before, *classes]))
+            return self.classes[job.file]
 
 
 def view_of(request: Request) -> View:
@@ -89,8 +100,9 @@ def environment() -> Environment:
 
 
 def page(request: Request, template: str, status: int = 200, **given: Any) -> HTMLResponse:
-    text = environment().get_template(template).render(sign=request.scope["sign"], status=status, **given)
-    return HTMLResponse(text, status)
+    with told():
+        text = environment().get_template(template).render(sign=request.scope["sign"], status=status, **given)
+    return HTMLResponse(text.encode(errors="replace"), status)  # a file may hold half characters
 
 
 def ago(at: float) -> str:
@@ -108,19 +120,23 @@ def between(said: Any) -> str:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Errors that a user can cause, as a page that says them."""
+    """Errors as a page that says them: those that a user can cause, and whatever a damaged file leads to."""
     try:
         yield
-    except (AnacrusisError, OSError) as error:  # OSError: a folder that may not be written, a full disk
-        raise HTTPException(409, str(error)) from error
+    except HTTPException:
+        raise
+    except Exception as error:
+        raise HTTPException(409, looks.reason(error)) from error
 
 
 def troubled(request: Request, error: Exception) -> Response:
-    """What went wrong, as a page."""
+    """What went wrong, as a page; after an answer, with the way back to the question."""
     status, said = getattr(error, "status_code", 500), str(getattr(error, "detail", error))
     if isinstance(error, RequestValidationError):
         status, said = 400, "The form was not complete: go back and reload the page."
-    return page(request, "error.html", refresh=False, status=status, said=said)
+    path = quote("/" + request.scope["path"].lstrip("/"))
+    asked = request.method == "POST" and path.startswith(("/answer/", "/label/"))
+    return page(request, "error.html", refresh=False, status=status, said=said, again=path if asked else "")
 
 
 # --- where a name leads
@@ -128,9 +144,7 @@ def troubled(request: Request, error: Exception) -> Response:
 
 def run_at(view: View, name: str, cell: str = "") -> Path:
     """The folder of a run, or of a comparison's run. 404 for anything else."""
-    folder = looks.child(view.root, name)
-    if folder is not None and cell:
-        folder = looks.child(folder / "cells", cell)
+    folder = looks.child(view.root, name, *(["cells", cell] if cell else []))
     if folder is None or not looks.is_run(folder):
         raise HTTPException(404, f"There is no run {'/'.join(filter(None, (name, cell)))} here.")
     return folder
@@ -164,18 +178,23 @@ def job_at(view: View, name: str) -> LabelJob:
 
 @router.get("/")
 def overview(request: Request, view: Viewed) -> Response:
-    every = sorted((view.look(f) for f in looks.folders(view.root)), key=lambda x: (-x.at, x.name))
     with told():
-        jobs = [_progress(j) for j in labels.found(view.root, view.label)]
-    return page(request, "overview.html", looks=every, jobs=jobs, root=view.root.resolve(), refresh=True)
+        every = sorted((view.look(f) for f in looks.folders(view.root)), key=lambda x: (-x.at, x.name))
+    jobs, trouble = list[tuple[LabelJob, str]](), ""
+    try:
+        jobs = [(j, _progress(j)) for j in labels.found(view.root, view.label)]
+    except OSError as error:  # a folder that may not be read hides no runs
+        trouble = str(error)
+    return page(request, "overview.html", looks=every, jobs=jobs, trouble=trouble, root=view.root.resolve(),
+                refresh=True)  # fmt: skip
 
 
-def _progress(job: LabelJob) -> tuple[LabelJob, str]:
+def _progress(job: LabelJob) -> str:
     try:
         said = labels.read(job)
-    except AnacrusisError as error:
-        return job, str(error)
-    return job, f"{len(said.items) - said.open} of {len(said.items)} labelled"
+    except Exception as error:  # one broken file hides no other
+        return looks.reason(error)
+    return f"{len(said.items) - said.open} of {len(said.items)} labelled"
 
 
 @router.get("/run/{name}")
@@ -189,8 +208,8 @@ def run(request: Request, view: Viewed, name: str, cell: str = "") -> Response:
     if now.state != "damaged":
         try:
             given |= _run_facts(folder, now)
-        except (AnacrusisError, OSError, ValueError, KeyError, TypeError) as error:  # a file that was damaged
-            given["trouble"] = f"{type(error).__name__}: {error}"
+        except Exception as error:  # the state above is shown all the same
+            given["trouble"] = looks.reason(error)
     if now.state in ("unfinished", "failed", "damaged") and not cell:
         given["failed"] = view.resumes.failed(folder)
     return page(request, "run.html", refresh=now.state in ALIVE, **given)
@@ -265,8 +284,8 @@ def comparison(request: Request, view: Viewed, name: str) -> Response:
             if any(c.state == "done" for c in cells):
                 board = looks.board(folder).leaderboard
                 bars = _bars(board)
-        except (AnacrusisError, OSError, ValueError, KeyError, TypeError) as error:  # a file that was damaged or moved
-            trouble = str(error) if isinstance(error, AnacrusisError) else f"{type(error).__name__}: {error}"
+        except Exception as error:  # a file that was damaged or moved
+            trouble = looks.reason(error)
     failed = view.resumes.failed(folder) if now.state in ("unfinished", "failed") else ""
     shown = [name for name in COSTS if board is not None and any(getattr(r, name) for r in board.rows)]
     return page(request, "compare.html", now=now, board=board, bars=bars, shown=shown, cells=cells, trouble=trouble,
@@ -311,7 +330,8 @@ def static(name: str) -> Response:
 @router.post("/stop/{name}", dependencies=[Posted])
 def stop(view: Viewed, name: str) -> Response:
     folder = whole_at(view, name)
-    ask_to_stop(folder)
+    with told():
+        ask_to_stop(folder)
     return _to(folder)
 
 
@@ -364,19 +384,21 @@ def answer(request: Request, view: Viewed, name: str, cell: str = "", pair: str 
 @router.post("/answer/{name}", dependencies=[Posted])
 @router.post("/answer/{name}/{cell}", dependencies=[Posted])
 def answered(
-    view: Viewed, name: str, pair: Annotated[str, Form()], better: Annotated[str, Form()], cell: str = ""
-) -> Response:
+    view: Viewed, name: str, pair: Annotated[str, Form()], better: Annotated[str, Form()], cell: str = "",
+    was: Annotated[str, Form()] = "",
+) -> Response:  # fmt: skip
+    """was: the answer that the page showed."""
     folder = run_at(view, name, cell)
     if better not in VALUES:
         raise HTTPException(400, f"better is {better!r}; expected one of {', '.join(VALUES)}")
     with view.writing, told():
-        if view.look(folder).state in ALIVE:
+        if any(view.look(f).state in ALIVE for f in (folder, whole_at(view, name))):
             raise ConfigError("the run goes on already; it will ask again when it needs more answers")
         file = ByFile(folder)
         chosen = next((p for p in file.pairs() if pair_id(p) == pair), None)
         if chosen is None:
             raise ConfigError("this pair is no longer asked for: go back and reload the page")
-        file.answer(chosen, VALUES[better])
+        file.answer(chosen, VALUES[better], was)
         sitting = view.sittings.setdefault(folder, [])
         if pair not in sitting:
             sitting.append(pair)
@@ -399,25 +421,21 @@ def label(
     return page(
         request, "label.html", job=job, state=state, item=item, place=place, of=len(items), open=state.open,
         said=state.said.get(item.texts, "") if item else "", columns=state.source.text,
-        skip=state.next(place) if place is not None else None, refresh=False,
+        skip=state.next(place) if place is not None else None, classes=view.ordered(job, state.classes), refresh=False,
     )  # fmt: skip
 
 
 @router.post("/label/{name}", dependencies=[Posted])
 def labelled(
-    view: Viewed, name: str, item: Annotated[str, Form()], label: Annotated[str, Form(max_length=200)] = "",
-    other: Annotated[str, Form(max_length=200)] = "",
+    view: Viewed, name: str, item: Annotated[str, Form()], label: Annotated[str, Form()] = "",
+    other: Annotated[str, Form(max_length=200)] = "", was: Annotated[str, Form()] = "",
 ) -> Response:  # fmt: skip
-    """label: a class; other: one that the person adds."""
+    """label: a class; other: one that the person adds. was: the label that the page showed."""
     job = job_at(view, name)
     with view.writing, told():
-        state = labels.read(job)
-        place = state.place(item)
-        if place is None:
-            raise ConfigError(f"this text is no longer in {job.name}: go back and reload the page")
         said = other.strip() or label
-        if not said:
+        if not said.strip():
             raise ConfigError("no class was given: press one of the buttons, or write one")
-        state.answer(state.items[place], said)
-        after = state.next(place)
+        state = labels.answer(job, item, said, was)
+        after = state.next(state.place(item) or 0)
     return RedirectResponse(f"/label/{_quoted(name)}" + (f"?at={after}" if after is not None else ""), 303)

@@ -9,6 +9,10 @@
     if (leaving) event.preventDefault(); // a second key for a page that has been answered
     leaving = true;
   });
+  document.addEventListener("click", (event) => { // Back and Skip, by key or mouse: the page is left as by an answer
+    const link = event.target.closest("a[data-key]");
+    if (link && !event.ctrlKey && !event.metaKey && !event.shiftKey) leaving = true; // these open another window
+  });
   window.addEventListener("pageshow", () => { leaving = false; });
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || leaving) return;
