@@ -22,6 +22,7 @@ from anacrusis.task import Example, Task
 from anacrusis.testing import tiny
 
 from .loopback import Loopback
+from .ruled import Ruled
 from .test_assess_calibration import given
 
 WORDS = ("w1", "w2")
@@ -138,6 +139,24 @@ def test_a_bound_that_says_nothing_says_so() -> None:
     )
     assert finding.details["n"] == 400 and "on 400 of 500 examples, drawn at random" in finding.notes
     assert finding.details["fixed"] < finding.value
+
+
+def test_written_answers_are_not_said_to_be_wrong() -> None:
+    """Half of each answer's words are right: rougeL is 0.5, and its bound is of 1 - rougeL."""
+    texts = tuple(Example((f"text {i}",), "a b c d", f"row {i}") for i in range(400))
+    task = Task("made", "generation", ("text",), (), (), texts, (), texts[:1])
+    subject = Ruled(Text(frame=Frame(readout="generate")), None, task, train=texts, rule=lambda frame, x: "a b x y")
+    subject.model = tiny("bert")
+    finding = run(subject)
+    assert finding.details["train_error"] == pytest.approx(0.5) and finding.details["loss"] == "1 - rougeL"
+    assert finding.headline.startswith(
+        f"with 95 % confidence the mean of 1 - rougeL is at most {finding.value:.3f} on new"
+    )
+    assert "wrong" not in finding.headline
+    few = Ruled(Text(frame=Frame(readout="generate", instruction="w1 " * 90)), None, task, train=texts[:9],
+                rule=subject.rule)  # fmt: skip
+    few.model = subject.model
+    assert "(mean of 1 - rougeL there: 0.500)" in run(few).headline
 
 
 def test_what_is_not_words_is_refused() -> None:

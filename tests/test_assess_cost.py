@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from anacrusis.assess import cost
 from anacrusis.assess.cost import REPEATS, Cost, ends, refuses, run, timed, tokens
 from anacrusis.assess.subject import Subject
 from anacrusis.model.endpoint import Endpoint
@@ -130,6 +131,17 @@ def test_a_budget_that_ends_leaves_what_was_counted(tmp_path: Path) -> None:
         "no question was asked; the limit"
     )
     assert found[1].details["prompt"]["own"] == 0 and found[1].details["prompt"]["dollars"] is None
+
+
+def test_the_bare_frame_writes_as_long_answers_as_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed: list[int | None] = []
+    monkeypatch.setattr(cost, "written", lambda prompt, inputs, model: allowed.append(prompt.card.get("answer_tokens")))
+    examples = tuple(Example((f"w{i}",), "w1", f"row {i}") for i in range(4))
+    task = Task("made", "generation", ("text",), (), (), (), (), examples)
+    for card, expected in (({"answer_tokens": 3}, {3}), ({}, {None})):
+        allowed.clear()
+        run(Subject(Text(frame=Frame(readout="generate", instruction="w5"), card=card), tiny("gpt2"), task, cells=32))
+        assert set(allowed) == expected and len(allowed) == 2 * (REPEATS + 2)
 
 
 def test_pictures_have_no_tokens() -> None:

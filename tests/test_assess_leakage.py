@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from anacrusis.assess.leakage import advantage, losses, overlaps, refuses, run, secrets, sequences
+from anacrusis.assess.leakage import advantage, losses, overlaps, refuses, run, secrets, sequences, words_of
 from anacrusis.prompt.values import Frame, Head, Text
 from anacrusis.task import Example
 
@@ -65,8 +65,29 @@ def test_scripts_without_spaces_are_compared_by_characters() -> None:
     rows = [("test", Example((text[:80] + "x",), 0, "a")), ("test", Example((text[70:] + "y",), 0, "b"))]
     found = overlaps([("instruction", text)], rows)
     assert [(r.where, r.how) for r in found] == [("a", "50 characters"), ("b", "50 characters")]
-    assert overlaps([("instruction", text)], [("test", Example((text[:49] + "x",), 0, "a"))]) == []
-    assert len(sequences([text])) == 71 and len(sequences([str(i) for i in range(10)])) == 3
+    for n, how in ((49, "20 characters"), (20, "20 characters"), (19, "")):
+        found = overlaps([("instruction", text)], [("test", Example((text[:n] + "x",), 0, "a"))])
+        assert [r.how for r in found] == [how] * bool(how)
+    assert len(sequences([text])) == 71 + 101 and len(sequences([str(i) for i in range(10)])) == 3
+
+
+def test_a_sentence_without_spaces_is_found_where_it_stands() -> None:
+    row = "我的包裹星期一被放在雨里了"
+    for said in (f"请判断哪个团队应该阅读，例如：{row}。", f"例如{row}请回答", row):
+        assert [r.how for r in overlaps([("instruction", said)], [("test", Example((row + "！",), 0, "a"))])] == [
+            "verbatim"
+        ]
+    assert overlaps([("instruction", "请判断哪个团队应该阅读这条消息。")], [("test", Example((row,), 0, "a"))]) == []
+    short = [("test", Example(("包裹在雨里",), 0, "a"))]  # 5 characters: only as they stand
+    assert overlaps([("instruction", "例如包裹在雨里了")], short) == []
+    thai = "พัสดุของฉันถูกทิ้งไว้กลางสายฝน"
+    assert overlaps([("template", f"ตัวอย่าง{thai}ครับ")], [("test", Example((thai,), 0, "a"))])[0].how == "verbatim"
+
+
+def test_words_are_not_cut_at_their_vowel_signs() -> None:
+    assert words_of("मेरी किताब, नहीं!") == ["मेरी", "किताब", "नहीं"]
+    two = [("test", Example(("मेरी किताब",), 0, "a"))]  # two words are too few to be a row's own
+    assert overlaps([("instruction", "क्या मेरी किताब आई है")], two) == []
 
 
 def test_short_rows_are_found_only_as_they_stand() -> None:
@@ -86,7 +107,7 @@ def test_the_score_without_what_is_in_the_prompt() -> None:
     finding = run(prompted(demonstrations=(((TEXTS[2],), "c1"), ((SEEN[0],), "c0"))))
     assert finding.value == 1 and finding.details["with"].startswith("0.50 [")
     assert finding.details["without"].startswith("0.67 [")  # the one that was wrong is gone: 2 of 3
-    assert finding.headline.startswith("1 of 4 test examples are in the prompt's words; 0.50 [")
+    assert finding.headline.startswith("1 of 4 test examples are in the prompt's words; accuracy 0.50 [")
     assert finding.notes == ("1 training examples are in its demonstrations, as is usual",)
     assert ("train", "train:0", "demonstrations", "verbatim") in finding.rows
     elsewhere = run(prompted(instruction=f"Not like: {SEEN[0]}"))
@@ -133,7 +154,10 @@ def test_learned_values_that_remember_and_that_do_not() -> None:
     held = [f.low <= 0 <= f.high for f in found]  # type: ignore[operator]
     assert np.mean(held) >= 0.85 and abs(np.mean([f.value for f in found])) < 0.05  # type: ignore[misc]
     finding = run(learned_of(np.full(60, 0.99), rng.uniform(0.2, 0.9, 60)))
-    assert finding.value == 1 and "told from others 1.00" in finding.headline
+    assert finding.value == 1 and "an advantage of 1.00 [1.00, 1.00]" in finding.headline
+    assert "is right about 100% of as many of each kind" in finding.headline
+    some = run(learned_of([0.9, 0.9, 0.2, 0.2], [0.9, 0.2, 0.2, 0.2]))  # half of one and a quarter of the other
+    assert some.value == pytest.approx(0.25) and "is right about 62% of as many of each kind" in some.headline
     member = finding.details["membership"]
     wrong = 1 - run(learned_of([0.9], rng.uniform(0.2, 0.9, 60))).details["membership"]["gap"][0]
     assert member["learned"] == member["others"] == 60 and 0 < wrong < 1

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anacrusis.assess import Subject
-from anacrusis.assess.noise import KEYS, SHARES, careless, noisy_inputs, refuses, run, spoilt, typo
+from anacrusis.assess.noise import KEYS, SHARES, _words, careless, noisy_inputs, refuses, run, spoilt, typo
 from anacrusis.prompt.values import Frame
 from anacrusis.testing import planted, tiny
 from tests.ruled import LABELS, right, ruled, texts_of
@@ -48,6 +48,30 @@ def test_all_four_errors_happen() -> None:
     assert {careless("the", np.random.default_rng(s)) for s in range(9)} == {""}
     assert {careless("want", np.random.default_rng(s)) for s in range(50)} == {"wish", "want,", "want ", "want!"}
     assert {careless("xyz", np.random.default_rng(s)) for s in range(50)} == {"XYZ", "xyz,", "xyz ", "xyz!"}
+
+
+HINDI = "मेरी किताब अभी तक नहीं आई है कृपया जल्दी भेजें"
+
+
+@pytest.mark.parametrize("word", ["मेरी", "包裹", "كتاب", "ספר", "ქართული", "want", "The", "ABC"])
+def test_every_careless_edit_changes_the_word(word: str) -> None:
+    found = {careless(word, np.random.default_rng(s)) for s in range(60)}
+    assert word not in found and (len(found) >= 3 or word == "The")
+
+
+def test_words_of_other_scripts() -> None:
+    whole = [m for m in HINDI.split() if len(m) > 1]
+    assert [HINDI[a:b] for a, b in _words(HINDI, False, ())] == whole  # vowel signs are inside words
+    for seed in range(20):
+        (new,) = spoilt(HINDI, (1.0,), typo, np.random.default_rng(seed))
+        assert all(a != b for a, b in zip(whole, new.split(), strict=True))
+        (new,) = spoilt(HINDI, (1.0,), careless, np.random.default_rng(seed))
+        assert len(new) == len(HINDI) + len(whole)  # a mark or a space each
+    text = "请说明退货还是账单{text}"
+    assert [text[a:b] for a, b in _words(text, True, ("退货", "账单"))] == ["请说", "还是"]  # two characters; no class
+    (new,) = spoilt(text, (1.0,), typo, np.random.default_rng(0), ("退货", "账单"))
+    assert "退货" in new and new.endswith("账单{text}") and not new.startswith("请说明")
+    assert [text for text in ["a b", "{a b} cd"] for _ in _words(text, False, ())] == ["{a b} cd"]
 
 
 def test_a_share_of_the_words_is_spoilt() -> None:

@@ -64,6 +64,7 @@ def test_the_best_order_of_demonstrations_is_found() -> None:
         found.value == about["spread"] == pytest.approx(2 / 3, abs=0.01)
     )  # the own order is right, the others a third
     assert sorted(about["entropy"]) == pytest.approx([0] * 4 + [math.log(3)] * 2) and about["of_highest_entropy"] == 1
+    assert found.chart["said"] == "worst to best order"  # no interval
     assert "classes" not in found.details and subject.asked == 6 * 60 + 1
     assert run(ruled(rule, demonstrations=SHOWN)) == found
 

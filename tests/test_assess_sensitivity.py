@@ -69,6 +69,21 @@ def test_what_the_model_is_sensitive_to_is_named() -> None:
     assert kinds == {"the prompt's own", "wording", "layout", "typing errors"} == set(found.details["by_kind"])
     assert found.details["by_kind"]["layout"] > found.details["by_kind"]["wording"] and (found.low or 0) > 0
     assert run(ruled(rule, instruction=instruction)) == found
+    assert found.notes[-1].startswith("the range of accuracy is partly luck") and found.details["spread"]["value"] == 0
+
+
+def test_the_range_of_scores_is_told_apart_from_luck() -> None:
+    def chance(frame: Frame, inputs: tuple[str, ...]) -> tuple[float, ...]:
+        said = [*frame.template.encode(), *frame.instruction.encode(), *inputs[0].encode()]
+        return right(inputs, bool(np.random.default_rng(said).random() < 0.5))
+
+    found = [
+        run(ruled(chance, seed=s, instruction="Answer with one of: billing, delivery, returns.")) for s in range(8)
+    ]
+    ranges = [np.ptp([p["accuracy"] for p in f.details["prompts"]]) for f in found]
+    spread = [f.details["spread"]["value"] for f in found]
+    assert np.mean(ranges) > 0.15 and abs(np.mean(spread)) < 0.07
+    assert f"are {spread[0]:.3f} [" in found[0].notes[-1]
 
 
 def test_it_stays_within_the_answers_it_may_take() -> None:

@@ -12,10 +12,15 @@ import torch
 from torch.nn import functional as F
 
 from anacrusis.errors import ConfigError, PromptError
+from anacrusis.measure.intervals import Interval
 from anacrusis.measure.predict import scores
 from anacrusis.model.rows import collate
 from anacrusis.prompt.values import Conditioned, Constant, Frame, Prefix, Soft, Text
 from anacrusis.report.reading import (
+    Near,
+    Reading,
+    Without,
+    _mean,
     _one_less,
     attention_to,
     discretised,
@@ -143,6 +148,7 @@ def test_the_vector_that_matters_is_missed() -> None:
     assert found[0].vector == 2 and sorted(w.vector for w in found) == [0, 1, 2, 3]
     assert found[0].score.high < 0 and found[0].log_p is not None and found[0].log_p.high < 0
     assert [w.log_p.value for w in found] == sorted(w.log_p.value for w in found)  # type: ignore[union-attr]
+    assert {w.score.level for w in found} | {w.log_p.level for w in found} == {1 - 0.05 / 4}  # type: ignore[union-attr]
     assert found[0].score.value < min(w.score.value for w in found[1:])
     golds = torch.tensor([e.gold for e in task.test])
     inputs = [e.inputs for e in task.test]
@@ -150,6 +156,30 @@ def test_the_vector_that_matters_is_missed() -> None:
     a, b = (-F.cross_entropy(scores(p, inputs, model), golds) for p in (less, prompt))
     assert found[0].log_p.value == pytest.approx(float(a - b), abs=1e-4)
     assert_unchanged(before, model)
+
+
+def test_no_vector_is_missed_where_none_does_anything() -> None:
+    """The one of 20 that is missed most, where taking one away changes each example by chance: below 0 in 1 of 40."""
+    rng = np.random.default_rng(0)
+    lowest = [
+        min((_mean(rng.normal(size=80), 1 - 0.05 / 20) for _ in range(20)), key=lambda i: i.value) for _ in range(200)
+    ]
+    assert np.mean([i.high < 0 for i in lowest]) <= 0.05
+    values = rng.normal(size=12)
+    found = _mean(values, 0.95)
+    by_hand = 2.200985 * values.std(ddof=1) / 12**0.5  # Student's quantile of 11 degrees of freedom
+    assert (found.low, found.high) == pytest.approx((values.mean() - by_hand, values.mean() + by_hand))
+
+
+def test_the_headline_says_whether_a_vector_is_missed() -> None:
+    def without(vector: int, value: float, off: float) -> Without:
+        return Without(vector, Interval(0.0, -0.1, 0.1, 40), Interval(value, value - off, value + off, 40))
+
+    near = Near((("w1", 1.0),), (("w1", 1.0),), 0.5, 0.5, 1.0)
+    some = Reading("soft", 2, (near, near), without=(without(1, -0.5, 0.2), without(0, -0.1, 0.2)))
+    assert "vector 1 is missed most, of 1 that are missed: score +0.00 [-0.10, +0.10], log p -0.500" in some.headline
+    none = replace(some, without=(without(1, -0.1, 0.2), without(0, 0.1, 0.2)))
+    assert "no vector is missed more than chance makes, vector 1 most: score +0.00" in none.headline
 
 
 def test_slots_give_way_to_one_vector_less() -> None:
@@ -239,6 +269,19 @@ def test_similarity_by_hand() -> None:
     x, y = ((v - v.mean(1, keepdim=True)).T for v in (a, b))
     norm = torch.linalg.norm
     assert found.cka[0][1] == pytest.approx(float(norm(y.T @ x) ** 2 / norm(x.T @ x) / norm(y.T @ y)), abs=1e-6)
+
+
+def test_prompts_of_one_task_are_told_apart_in_the_headline() -> None:
+    a, b = (
+        Soft(vectors=torch.randn(3, 8, generator=torch.Generator().manual_seed(i)), card={"task": "data"})
+        for i in (0, 1)
+    )
+    found = similarity([a, b, Soft(vectors=b.vectors, card={"task": "tickets"})])
+    assert found.names == ("data 1", "data 2", "tickets")
+    said = Reading("soft", 3, similarity=found).headline
+    for i in (1, 2):
+        mean, matched, cka = (square[0][i] for square in (found.mean, found.matched, found.cka))
+        assert f"beside {found.names[i]}: cosine {mean:.2f}, of matched vectors {matched:.2f}, CKA {cka:.2f}" in said
 
 
 def test_order_number_and_size_of_vectors_do_not_matter_to_similarity() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -454,6 +455,52 @@ def test_ranges_are_read_in_any_order() -> None:
     a = html._drawn("ranges", [["x", 0.2, 0.1, 0.3]])
     b = html._drawn("ranges", [["x", 0.1, 0.2, 0.3]])
     assert a == b and a.rows[0][1] == "0.200 [0.100, 0.300]"
+
+
+def test_a_range_says_what_it_is() -> None:
+    orders = Finding(
+        headline="x", chart={"kind": "ranges", "said": "worst <to> best", "points": [["a", 0.5, 0.2, 0.7]]}
+    )
+    plain = Finding(headline="y", chart={"kind": "ranges", "points": [["a", 0.5, 0.2, 0.7]]})
+    shown = " ".join(sound(html.assess_page([Found("order", orders, "", 0, 0.0)], {})).shown)
+    assert "0.500, worst <to> best 0.200 to 0.700" in shown and "in brackets: worst <to> best; drawn from" in shown
+    assert "95 %" not in shown
+    shown = " ".join(sound(html.assess_page([Found("noise", plain, "", 0, 0.0)], {})).shown)
+    assert "0.500, 95 % interval 0.200 to 0.700" in shown and "in brackets: 95 % interval; drawn from" in shown
+
+
+def test_what_is_no_number_is_said_and_not_drawn() -> None:
+    nan = math.nan
+    ranges = Finding(headline="x", heads=("what", "loss"), rows=(("a", "nan"), ("b", "0.500")),
+                     chart={"kind": "ranges", "points": [["a", nan, nan, nan], ["b", 0.5, 0.2, 0.7]]})  # fmt: skip
+    bars = Finding(headline="y", chart={"kind": "bars", "points": [["a", nan], ["b", math.inf], ["c", 0.5]]})
+    sure = Finding(headline="z", chart={"kind": "reliability", "points": [[0.5, nan, 3], [0.7, 0.5, 4]]})
+    none = Finding(headline="w", chart={"kind": "reliability", "points": [[nan, nan, 3]]})
+    kinds = enumerate((ranges, bars, sure, none))
+    text = html.assess_page([Found(f"m{i}", f, "", 0, 0.0) for i, f in kinds], {})
+    page = sound(text)
+    body = text[text.index("<main") :] if "<main" in text else text.split("</style>")[1].split("<script")[0]
+    assert not re.search(r"\b(nan|inf)\b", body) and " ".join(page.shown).count("not known") == 4
+    points = [(0.0, 0.5, 0.5, 0.5), (1.0, nan, nan, nan), (2.0, 0.7, 0.7, 0.7)]
+    lines = [svg.Line("ran away", 0, points), svg.Line("never", 1, points[1:2])]
+    low, high = svg.room_for([p[1] for p in points])
+    assert (low, high) == pytest.approx((0.488, 0.712)) and svg.room_for([nan]) == (-0.05, 0.05)
+    drawn = svg.curve("c", "t", lines, svg.Scale("steps", 0, 2), svg.Scale("loss", low, high)).drawn
+    assert "nan" not in drawn and "0.700 at 2" in drawn and "never" not in drawn
+    assert "nan" not in svg.curve("c", "t", lines[1:], svg.Scale("steps", 0, 2), svg.Scale("loss", 0, 1)).drawn
+
+
+def test_tables_of_measures_are_sorted_by_their_numbers() -> None:
+    rows = [["a", "-0.10 [-0.20, 0.00]", "1,024", "9 %", "x 1"], ["b", "+0.05", "", "12%", "3"]]
+    assert html._keys(rows) == [[None, -0.1, 1024.0, 9.0, None], [None, 0.05, "", 12.0, None]]
+    assert html._keys([]) == [] and html._keys([["nan"], [""]]) == [[None], [None]]
+    said = ("$0.0280", "2.50 [2.00, 3.00]", "0 to 10 characters", ".5", "1.2.3", "5-6", "one", "not known")
+    assert [html._number(s) for s in said] == [0.028, 2.5, 0, 0.5, None, None, None, None]
+    finding = Finding(
+        headline="x", heads=("what", "loss"), rows=(("a", "-0.10 [-0.20, 0.00]"), ("b", ""), ("c", "+2 ms"))
+    )
+    page = sound(html.assess_page([Found("noise", finding, "", 0, 0.0)], {}))
+    assert [a["data-v"] for t, a in page.tags if "data-v" in a] == ["-0.1", "", "2.0"]
 
 
 def test_papers_are_links_and_nothing_else_is() -> None:

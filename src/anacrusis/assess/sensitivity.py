@@ -95,8 +95,8 @@ def run(subject: Subject) -> Finding:
     values = values_of(subject, frames, examples)
     scores = values.mean(1)
     spread = over_examples(picked(values, subject.rng("sensitivity spread")), subject.seed)
-    notes = (*notes, f"the range of {metric} is partly luck: the best and the worst as picked on the other half of the "
-             f"examples are {spread.value:.3f} [{spread.low:.3f}, {spread.high:.3f}] apart")  # fmt: skip
+    luck = (f"the range of {metric} is partly luck: the best and the worst as picked on the other half of the examples "
+            f"are {spread.value:.3f} [{spread.low:.3f}, {spread.high:.3f}] apart")  # fmt: skip
     unit = "nats a token" if written else "nats"
     if not written:
         notes = (*notes, "the probabilities are of the classes among themselves, not of free text")
@@ -117,7 +117,7 @@ def run(subject: Subject) -> Finding:
             {"kind": how, "template": f.template, "instruction": f.instruction, "away": float(a), metric: float(s)}
             for (how, f), a, s in zip(every, away, scores, strict=True)]},
         chart={"kind": "bars", "points": [[how, a] for how, a in kinds.items()]},
-        notes=notes,
+        notes=(*notes, luck),
     )  # fmt: skip
 
 
