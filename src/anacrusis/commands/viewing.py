@@ -22,6 +22,10 @@ def ui(
     label: Annotated[
         list[Path] | None, typer.Option(help="A file of examples to label, too; can be given several times.")
     ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="Their column of texts, where it has another name.", metavar="COL")
+    ] = None,
+    answer: Annotated[str | None, typer.Option(help="Their column of labels, likewise.", metavar="COL")] = None,
     classes: Annotated[str | None, typer.Option(help="Of those examples, separated by commas.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; another than this machine's own needs a token.")] = (
         "127.0.0.1"
@@ -42,9 +46,9 @@ def ui(
     if root is not None and not root.is_dir():
         raise ConfigError(f"{root} is no folder. Runs are in {runs_folder()} unless you say otherwise")
     names = tuple(c.strip() for c in (classes or "").split(",") if c.strip())
-    if names and not label:
-        raise ConfigError("--classes are those of --label FILE: name the file too")
-    jobs = [LabelJob(file, classes=names) for file in label or ()]
+    if (names or text or answer) and not label:
+        raise ConfigError("--classes, --text and --answer are of --label FILE: name the file too")
+    jobs = [LabelJob(file, tuple(text) if text else None, answer, names) for file in label or ()]
 
     def tell(text: str) -> None:
         if not quiet:
