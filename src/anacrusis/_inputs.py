@@ -111,7 +111,7 @@ def to_score(
         )
     examples: tuple[Example, ...] = getattr(task, split) if split else (*task.train, *task.valid, *task.test)
     notes = list(task.notes)
-    divided = whole if split else _divided(whole, seed, card.get("shots"))
+    divided = whole if split else divided_by(whole, seed, card.get("shots"))
     if card.get("redrawn") and split in (None, "test"):
         divided = redrawn(divided, *card["redrawn"])
     halves = ("all", "base") if given.classes == "all" and len(whole.labels) >= 4 else (given.classes or "all",)
@@ -153,7 +153,7 @@ def _for_fields(given: Data, columns: Sequence[str]) -> Data:
     return given if given.image else replace(given, text=given.text or list(columns))
 
 
-def _divided(task: Task, seed: int, shots: int | None) -> Task:
+def divided_by(task: Task, seed: int, shots: int | None) -> Task:
     """The task, read without drawing parts, divided as `fit` does it."""
     from .task.splits import Split, divide, strata
 

@@ -11,7 +11,7 @@ import typer
 
 from .. import _options as o
 from .. import console
-from .._inputs import LEARNED, UNKNOWN, _divided, check_out, load_prompt
+from .._inputs import LEARNED, UNKNOWN, check_out, divided_by, load_prompt
 from ..errors import ConfigError, DataError
 from .assessing import Asking
 from .shared import quietly, reading, some
@@ -154,7 +154,7 @@ def _parts(whole: Task, cards: Mapping[str, Mapping[str, Any]], seed: int) -> _P
             raise DataError(f"{folder}: {LEARNED}, or name with --test the test examples that it had")
         elif card.get("data"):
             notes.append(f"{folder}: {UNKNOWN}")
-    task, card = own[0] if own else (_divided(whole, seed, None), {"seed": seed})
+    task, card = own[0] if own else (divided_by(whole, seed, None), {"seed": seed})
     clean = set.intersection(*({e.same for e in t.test} for t, _ in own or [(task, card)])) - seen
     test = tuple(e for e in task.test if e.same in clean)
     choosing = tuple(e for e in everything if e.same not in seen | clean)
@@ -178,7 +178,7 @@ def _as_learned(card: Mapping[str, Any], whole: Task) -> tuple[Task, tuple[Examp
     from ..task.shift import redrawn
 
     try:
-        task = _divided(whole, card.get("split_seed", card.get("seed", 0)), card.get("shots"))
+        task = divided_by(whole, card.get("split_seed", card.get("seed", 0)), card.get("shots"))
         if card.get("redrawn"):
             task = redrawn(task, *card["redrawn"])
     except DataError:  # too few examples for its shots

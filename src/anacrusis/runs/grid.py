@@ -204,6 +204,8 @@ class Comparing:
             tell({"event": "grid", "done": done, "of": total, "apart": apart, "folder": str(self.folder)})
             for job, error in spread(work, jobs, tell):
                 done += 1
+                if error:  # again, for a process that died could not note it
+                    failed(job, error)
                 tell({"event": "cell", "done": done, "of": total, "name": job.cell.name, "error": error,
                       "apart": apart})  # fmt: skip
 
@@ -283,15 +285,20 @@ def work(job: Job, observe: Observe | None = None) -> str:
                 means=means)  # fmt: skip
     except RunStopped:
         raise
-    except (AnacrusisError, RuntimeError, ValueError, ArithmeticError, LookupError, OSError) as error:
+    except Exception as error:  # whatever it is: it is told beside the others' scores, and they go on
         said = str(error) if isinstance(error, AnacrusisError) else f"{type(error).__name__}: {error}"
-        job.folder.mkdir(parents=True, exist_ok=True)
-        write_json(job.folder / "usage.json", {"error": said})
-        return said
+        return failed(job, said)
     spent = used.budget.to_json()["task"] if isinstance(used, Kept) else None
     usage = {"megabytes": peak.megabytes, "cpu_seconds": round(time.process_time() - began, 3), "spent": spent}
     write_json(job.folder / "usage.json", usage)
     return ""
+
+
+def failed(job: Job, said: str) -> str:
+    """Note beside a cell why it has no result."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    write_json(job.folder / "usage.json", {"error": said})
+    return said
 
 
 @contextmanager

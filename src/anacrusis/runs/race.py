@@ -34,7 +34,7 @@ from ..search.budget import Limit, parse
 from ..search.search import some
 from ..task import Task
 from ..task.shift import redrawn
-from .grid import BESIDE, PLAN, Cell, Comparing, Grid, Job, ended, kept, same, without_test, work
+from .grid import BESIDE, PLAN, Cell, Comparing, Grid, Job, ended, failed, kept, same, without_test, work
 from .run import Observe, Run, _finish, load
 from .running import at_work
 from .spread import Spread, here
@@ -189,6 +189,8 @@ class Race:
         done = len(jobs) - len(fresh)
         for job, error in spread(work, fresh, tell):
             done += 1
+            if error:
+                failed(job, error)
             tell({"event": "cell", "done": done, "of": len(jobs), "name": job.cell.name, "error": error,
                   "apart": spread is not here})  # fmt: skip
             if self._late():
@@ -336,7 +338,8 @@ class Race:
             for name in ("usage.json", "journal.jsonl"):
                 if (source / name).exists():
                     (target / name).write_bytes((source / name).read_bytes())
-            _finish(replace(run, plan=plan, score=score, folder=target), target)
+            prompt = run.prompt.with_card(data=drawn.fingerprint)
+            _finish(replace(run, plan=plan, prompt=prompt, score=score, folder=target), target)
 
 
 def divided(limits: Sequence[Limit], share: float) -> str:

@@ -134,7 +134,7 @@ def fit(
 
         tell({"event": "fit", "method": method, "model": model.name, "task": task.describe(), "folder": str(path)})
         if session is not None:
-            run = _searched(session.learn(config, path, tell), plan, config, path)
+            run = _searched(session.learn(config, path, tell), plan, config, path, learned_from(task))
         else:
             assert isinstance(training, Training)
             frame, generator = default_frame(model, task, **frame_options), torch.Generator()
@@ -180,8 +180,8 @@ def _learn(method: Method, config: Any, problem: Problem, plan: Plan, path: Path
     return Run(plan, prompt, score, valid, count, seconds, path)
 
 
-def _searched(result: Result, plan: Plan, config: Any, path: Path) -> Run:
-    """A search's result as a Run, with all of it in the prompt's card."""
+def _searched(result: Result, plan: Plan, config: Any, path: Path, learned: str) -> Run:
+    """A search's result as a Run, with all of it in the prompt's card. learned: of `learned_from`."""
     score, seconds = result.score, result.cost["seconds"]
     count = sum(t.numel() for t in result.prompt.tensors().values())
     rows = _score_rows(score) if score else []
@@ -190,7 +190,8 @@ def _searched(result: Result, plan: Plan, config: Any, path: Path) -> Run:
     card = {"model": plan.model, "fingerprint": plan.fingerprint, "method": plan.method, "task": plan.task,
             "data": plan.data, "seed": plan.seed, "parameters": count, "seconds": seconds, "config": asdict(config),
             "cost": result.cost, "gain": asdict(result.gain) if result.gain else None, "notes": list(result.notes),
-            "scores": rows, "answer_tokens": result.answer_tokens, **_drawn(plan)}  # fmt: skip
+            "scores": rows, "answer_tokens": result.answer_tokens,
+            "shots": dict(plan.source.get("split", {})).get("shots"), "learned": learned, **_drawn(plan)}  # fmt: skip
     return Run(
         plan, result.prompt.with_card(**card), score, result.valid, count, seconds, path, result.gain, result.cost
     )
