@@ -16,6 +16,7 @@ import argparse
 import csv
 import json
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def result(name: str, data: Path, out: Path) -> dict[str, Any]:
     y = np.array([pseudo(task.metric, p, task.test, len(task.labels)) for p in runs])
     of_seeds, of_examples, rest = mean_squares(y)
     picked, error = rows[raced["winner"]], float(np.sqrt((of_examples + max(of_seeds - rest, 0)) / y.size))
-    raced_seconds, whole = _work(out / name / "race"), _work(out / name / "cells")
+    raced_seconds, whole = _work(_fits(out / name / "race", raced)), _work((out / name / "cells").iterdir())
     return {
         "task": name, "classes": len(task.labels), "test": len(task.test), "candidates": len(rows),
         "picked": picked.method, "score": picked.score.value, "best": best.method, "best_score": best.score.value,
@@ -135,11 +136,19 @@ def result(name: str, data: Path, out: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _work(folder: Path) -> float:
-    """Seconds of processor time of all fits below a folder; those that failed took none worth counting."""
-    files = (f for name in ("usage.json", "judged.json") for f in folder.rglob(name))
-    said = [json.loads(f.read_text(encoding="utf-8")) for f in files]
+def _work(folders: Iterable[Path]) -> float:
+    """Seconds of processor time of fits, judging included; those that failed took none worth counting."""
+    files = (f / name for f in folders for name in ("usage.json", "judged.json"))
+    said = [json.loads(f.read_text(encoding="utf-8")) for f in files if f.exists()]
     return float(sum(s.get("cpu_seconds", 0.0) for s in said))
+
+
+def _fits(race: Path, raced: dict[str, Any]) -> set[Path]:
+    """The folders of the fits that a race took."""
+    places = [("rung-0", 0), ("rung-1", 0), ("rung-2", 1)]
+    found = {race / rung / f"{e['method']}-{seed}" for e in raced["entrants"] for rung, seed in places[: e["rung"] + 1]}
+    still = {race / "rung-0" / f"{e['method']}-1" for e in raced["entrants"] if e["rung"] == 2}  # without epochs
+    return {f for f in found | still if f.exists()}
 
 
 def table(results: list[dict[str, Any]]) -> str:
