@@ -233,8 +233,10 @@ a few examples. `choose` decides which cells (prompt, example) to score, keeps a
 ```python
 from anacrusis.measure.cheap import choose
 
+
 def see(row, columns):  # score prompt `row` on these examples: right or wrong, or anything in [0, 1]
     return [score(prompts[row], examples[c]) for c in columns]
+
 
 choice = choose(see, rows=len(prompts), columns=len(examples), budget=3200)
 choice.best, choice.estimates[choice.best]
