@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -74,3 +76,9 @@ def test_what_a_budget_still_allows() -> None:
     budget.settle(budget.reserve("task", Cost(1, 200_000, 0)), Cost(1, 200_000, 0))  # 0.2 dollars a call
     assert answers_left(budget) == 4
     assert answers_left(Budget((), {}, ("task",))) is None
+
+
+def test_measures_stand_in_the_order_of_the_list_whatever_was_imported_first() -> None:
+    code = "import anacrusis.assess.cost; from anacrusis.assess import all_measures; print(*all_measures())"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert tuple(said.split()) == tuple(measure.FILES)

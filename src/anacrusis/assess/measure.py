@@ -78,7 +78,8 @@ def all_measures() -> dict[str, Measure]:
     """Every measure by name, in the order of a report; loads their files on first use."""
     for name in FILES:
         importlib.import_module(f"anacrusis.assess.{name}")
-    return dict(MEASURES)
+    order = {name: i for i, name in enumerate(FILES)}  # of the list, whichever file was imported first
+    return dict(sorted(MEASURES.items(), key=lambda item: order.get(item[0], len(order))))
 
 
 def get(name: str) -> Measure:
