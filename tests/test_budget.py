@@ -286,7 +286,7 @@ def test_64_threads_stay_within_the_limits() -> None:
         thread.join()
     assert not errors and refused and budget.reserved() == Cost()
     _within(budget)
-    assert budget.spent("writer").calls > 80  # it was used, not merely refused
+    assert budget.spent("writer").calls > 40  # it was used, not merely refused; how far depends on who comes first
 
 
 def _within_now(budget: Budget) -> None:
