@@ -479,7 +479,8 @@ def test_quiet_progress_says_nothing(capsys: pytest.CaptureFixture[str]) -> None
 
 def process(*arguments: str | Path, **options: Any) -> subprocess.Popen[str]:
     # a shell's background job passes on that Ctrl-C is ignored
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from anacrusis.cli import main; main()"
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from anacrusis.cli import main; main()"
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], **{**pipes, **options})
 
