@@ -208,6 +208,11 @@ def _notes(plan: Mapping[str, Any], rows: Sequence[Row]) -> tuple[str, ...]:
             "One seed: intervals and standing are of these very prompts. Another training sample may turn them round; "
             "5 seeds show that."
         )
+    if plan["keep_valid"] and plan["shots"] == [None] and plan["seeds"] > 1:
+        notes.append(
+            "All seeds learn from the same examples, as train and validation were given: what another sample would "
+            "change is not in the intervals."
+        )
     few = [r for r in rows if r.seeds < plan["seeds"] and get(r.method).learns]
     if few:
         said = ", ".join(f"{r.method} {r.seeds}" for r in few)
